@@ -1,0 +1,60 @@
+"""Where everything lives. Every path derives from an id, so cleanup needs only the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The two directory trees of a noded instance.
+
+    root/   (survives a reboot)                state/  (tmpfs, gone after a reboot)
+      noded.db                                   noded.sock
+      content/blobs/sha256/HEX                   pods/ID/         resolv.conf, hostname, shm/, ns/, infra/
+      layers/CHAIN_HEX/                          containers/ID/   OCI bundle: config.json, rootfs/
+      containers/ID/  upper/ work/               exits/           conmon's exit files, one per id
+    """
+
+    root: Path
+    state: Path
+    netns_dir: Path = Path("/run/netns")
+
+    @property
+    def database(self) -> Path:
+        return self.root / "noded.db"
+
+    @property
+    def content(self) -> Path:
+        return self.root / "content"
+
+    @property
+    def layers(self) -> Path:
+        return self.root / "layers"
+
+    def container_data(self, container_id: str) -> Path:
+        """Writable layer and other data of one container."""
+        return self.root / "containers" / container_id
+
+    def pod(self, sandbox_id: str) -> Path:
+        return self.state / "pods" / sandbox_id
+
+    def namespace_pin(self, sandbox_id: str, kind: str) -> Path:
+        """Pin file of a pod namespace; the network one is where CNI tools look for it."""
+        if kind == "net":
+            return self.netns_dir / f"noded-{sandbox_id}"
+        return self.pod(sandbox_id) / "ns" / kind
+
+    def infra_bundle(self, sandbox_id: str) -> Path:
+        return self.pod(sandbox_id) / "infra"
+
+    def bundle(self, container_id: str) -> Path:
+        return self.state / "containers" / container_id
+
+    def rootfs(self, container_id: str) -> Path:
+        return self.bundle(container_id) / "rootfs"
+
+    @property
+    def exits(self) -> Path:
+        return self.state / "exits"

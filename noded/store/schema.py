@@ -1,0 +1,50 @@
+"""The numbered migrations of the database. Append only: a released step never changes."""
+
+from __future__ import annotations
+
+from noded.store.database import Migration
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        version=1,
+        oldest_reader=1,
+        noded_version="0.1.0",
+        statements=(
+            # The UNIQUE key is the name reservation; `removed` rows are deleted, never kept.
+            """CREATE TABLE sandboxes (
+                id TEXT PRIMARY KEY,
+                namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL, attempt INTEGER NOT NULL,
+                handler TEXT NOT NULL,
+                request BLOB NOT NULL,
+                created_at_ns INTEGER NOT NULL,
+                intent TEXT NOT NULL,
+                boot_id TEXT NOT NULL,
+                facts TEXT NOT NULL,
+                UNIQUE (namespace, name, uid, attempt)
+            ) STRICT""",
+            """CREATE TABLE containers (
+                id TEXT PRIMARY KEY,
+                sandbox_id TEXT NOT NULL REFERENCES sandboxes (id),
+                name TEXT NOT NULL, attempt INTEGER NOT NULL,
+                request BLOB NOT NULL,
+                created_at_ns INTEGER NOT NULL,
+                intent TEXT NOT NULL,
+                boot_id TEXT NOT NULL,
+                facts TEXT NOT NULL,
+                UNIQUE (sandbox_id, name, attempt)
+            ) STRICT""",
+            # `record` is the JSON form of noded.model.image.Image.
+            "CREATE TABLE images (id TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
+            # A lease keeps blobs and layers of a running pull from garbage collection.
+            """CREATE TABLE leases (
+                digest TEXT NOT NULL, owner TEXT NOT NULL, created_at_ns INTEGER NOT NULL,
+                PRIMARY KEY (digest, owner)
+            ) STRICT""",
+            # A teardown that failed and is retried for ever; `facts` holds all it needs.
+            """CREATE TABLE debts (
+                id TEXT PRIMARY KEY, kind TEXT NOT NULL, facts TEXT NOT NULL,
+                since_ns INTEGER NOT NULL, last_error TEXT NOT NULL, tries INTEGER NOT NULL
+            ) STRICT""",
+        ),
+    ),
+)
