@@ -1,7 +1,8 @@
 """The daemon's configuration as frozen values.
 
-Every field's comment is its documentation: unit, default, effect. `noded.settings` reads TOML
-files into these classes and reports unknown keys and bad values with file and line.
+Every field's comment is its documentation: unit and effect. `noded.settings` reads TOML files into
+these classes, reports unknown keys and bad values with file and line, and prints the comments in
+`noded config default`. A comment stands behind its field or in the lines above it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from noded.options import AtLeast
+
+Seconds = Annotated[float, AtLeast(0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +22,14 @@ class NetworkConfig:
     """`[network]`: CNI."""
 
     conf_dir: Path = Path("/etc/cni/net.d")  # watched; the first file in name order is the pod network
+    # directories with CNI plugins, searched in this order
     bin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
     default_network: str = ""  # use the network of this name instead of the first file
     conf_template: str = ""  # file with a conflist template, rendered when kubelet announces the podCIDR
-    add_timeout_seconds: float = 220.0  # budget of one CNI ADD of a whole list
-    del_timeout_seconds: float = 60.0  # budget of one CNI DEL of a whole list
-    del_grace_seconds: float = 300.0  # how long a failing DEL blocks Stop and Remove of a sandbox
-    gc_period_seconds: float = 600.0  # between two CNI GC runs; 0 = never
+    add_timeout_seconds: Seconds = 220.0  # budget of one CNI ADD of a whole list
+    del_timeout_seconds: Seconds = 60.0  # budget of one CNI DEL of a whole list
+    del_grace_seconds: Seconds = 300.0  # how long a failing DEL blocks Stop and Remove of a sandbox
+    gc_period_seconds: Seconds = 600.0  # between two CNI GC runs; 0 = never
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,10 @@ class ImagesConfig:
     """`[images]`: registries and the local store."""
 
     registries_conf: Path = Path("/etc/containers/registries.conf")  # containers-registries.conf(5), v2
-    auth_file: Path | None = None  # containers-auth.json(5) used when kubelet sends no credential
-    max_parallel_downloads: int = 6  # blobs per pull
-    unpack_workers: int = 0  # layers unpacked at once; 0 = number of CPUs
-    stall_timeout_seconds: float = 60.0  # a download without a byte for so long is dropped and resumed
+    auth_file: Path | None = None  # containers-auth.json(5) used when kubelet sends no credential, "" = none
+    max_parallel_downloads: Annotated[int, AtLeast(1)] = 6  # blobs per pull
+    unpack_workers: Annotated[int, AtLeast(0)] = 0  # layers unpacked at once; 0 = number of CPUs
+    stall_timeout_seconds: Seconds = 60.0  # a download without a byte for so long is dropped and resumed
     keep_blobs: bool = True  # keep compressed layers after unpacking (save and repair need them)
     pinned: tuple[str, ...] = ()  # references or globs that garbage collection must not remove
 
@@ -43,12 +49,12 @@ class ImagesConfig:
 class HandlerConfig:
     """`[runtimes.HANDLER]`: one runtime handler. Other keys belong to its type's options."""
 
-    name: str
-    type: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    default_annotations: Mapping[str, str] = field(default_factory=dict)
-    allowed_annotations: tuple[str, ...] = ()
-    create_timeout_seconds: float = 240.0
+    name: str  # what a RuntimeClass names in `handler`
+    type: str  # runtime type of a plugin, see `noded plugins list`
+    options: Mapping[str, Any] = field(default_factory=dict)  # the type's own keys
+    default_annotations: Mapping[str, str] = field(default_factory=dict)  # added to every OCI spec
+    allowed_annotations: tuple[str, ...] = ()  # globs of pod annotations for the runtime
+    create_timeout_seconds: Seconds = 240.0  # budget of one sandbox or container creation
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +65,25 @@ class Config:
     state: Path = Path("/run/noded")  # volatile state: bundles, sockets; must be on a tmpfs
     listen: Path = Path("/run/noded/noded.sock")  # CRI socket
     listen_group: str = ""  # group that may use the socket beside root, "" = root only
-    log_level: str = "info"  # debug, info, warning, error
-    log_format: str = "auto"  # auto (console on a terminal, else json), console, json
-    cgroup_driver: str = "auto"  # auto (systemd where it is PID 1), cgroupfs, systemd
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # debug, info, warning, error
+    # auto (console on a terminal, else json), console, json
+    log_format: Literal["auto", "console", "json"] = "auto"
+    cgroup_driver: Literal["auto", "cgroupfs", "systemd"] = "auto"  # auto (systemd where it is PID 1)
     monitor_cgroup: str = "pod"  # where conmon runs: pod, or an absolute cgroup path
     conmon: str = "conmon"  # name or path of conmon
     init: str = "catatonit"  # static init for pods that share their PID namespace
     default_runtime: str = "runc"  # handler of pods without a RuntimeClass
-    drain_seconds: float = 20.0  # how long SIGTERM waits for calls in flight
-    unclaimed_seconds: float = 600.0  # a finished create that no client asks for again is undone
+    drain_seconds: Seconds = 20.0  # how long SIGTERM waits for calls in flight
+    unclaimed_seconds: Seconds = 600.0  # a finished create that no client asks for again is undone
+    # capabilities of containers that are not privileged, before the pod adds and drops
     default_capabilities: tuple[str, ...] = (
         "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID",
         "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_KILL",
     )  # fmt: skip
     default_sysctls: Mapping[str, str] = field(default_factory=dict)  # for pods with own namespaces
     timezone: str = ""  # TZ file name for containers, "" = image's own
-    network: NetworkConfig = NetworkConfig()
-    images: ImagesConfig = ImagesConfig()
+    network: NetworkConfig = NetworkConfig()  # CNI
+    images: ImagesConfig = ImagesConfig()  # registries and the local store
+    # runtime handlers, one table each; runc and crun exist without one
     runtimes: tuple[HandlerConfig, ...] = (HandlerConfig("runc", "runc"), HandlerConfig("crun", "crun"))
-    disabled_plugins: tuple[str, ...] = ()
+    disabled_plugins: tuple[str, ...] = ()  # entry point names of plugins that are not loaded

@@ -1,0 +1,1 @@
+"""The `noded` program: one module per command, imported only when that command runs."""

@@ -27,6 +27,8 @@ class HostFacts:
         bounding_capabilities: CAP_ names that noded itself may grant (its own bounding set).
         may_lower_oom_score_adj: whether CAP_SYS_RESOURCE allows values below the daemon's own.
         oom_score_adj: the daemon's own value, the lowest it may set without that capability.
+        swap_accounting: whether cgroups limit swap (v1: memory.memsw.limit_in_bytes exists in the
+            memory hierarchy, v2: memory.swap.max exists in a child cgroup).
     """
 
     cgroup_mode: CgroupMode
@@ -40,3 +42,4 @@ class HostFacts:
     apparmor: bool
     selinux: bool
     boot_id: str
+    swap_accounting: bool = False

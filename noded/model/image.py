@@ -51,3 +51,36 @@ class Image:
     config: ImageConfig
     pinned: bool = False
     created_at_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client gave to authenticate with a registry. Secrets never show in its repr.
+
+    Args:
+        identity_token: an OAuth2 refresh token, exchanged at the token endpoint.
+        registry_token: a bearer token, sent as it is.
+    """
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of the filesystem at `mountpoint` one kind of data takes."""
+
+    mountpoint: str
+    used_bytes: int
+    inodes_used: int
+    timestamp_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemInfo:
+    """Usage by images (blobs and layers) and by the writable layers of containers."""
+
+    image: Usage
+    container: Usage

@@ -10,7 +10,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         oldest_reader=1,
         noded_version="0.1.0",
         statements=(
-            # The UNIQUE key is the name reservation; `removed` rows are deleted, never kept.
+            # A row exists until its last effect is undone; intent `owed` = clients think it is gone.
             """CREATE TABLE sandboxes (
                 id TEXT PRIMARY KEY,
                 namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL, attempt INTEGER NOT NULL,
@@ -19,9 +19,11 @@ MIGRATIONS: tuple[Migration, ...] = (
                 created_at_ns INTEGER NOT NULL,
                 intent TEXT NOT NULL,
                 boot_id TEXT NOT NULL,
-                facts TEXT NOT NULL,
-                UNIQUE (namespace, name, uid, attempt)
+                facts TEXT NOT NULL
             ) STRICT""",
+            # The name reservation. A debt must not block a new pod of the same name.
+            """CREATE UNIQUE INDEX sandbox_key ON sandboxes (namespace, name, uid, attempt)
+                WHERE intent != 'owed'""",
             """CREATE TABLE containers (
                 id TEXT PRIMARY KEY,
                 sandbox_id TEXT NOT NULL REFERENCES sandboxes (id),
@@ -39,11 +41,6 @@ MIGRATIONS: tuple[Migration, ...] = (
             """CREATE TABLE leases (
                 digest TEXT NOT NULL, owner TEXT NOT NULL, created_at_ns INTEGER NOT NULL,
                 PRIMARY KEY (digest, owner)
-            ) STRICT""",
-            # A teardown that failed and is retried for ever; `facts` holds all it needs.
-            """CREATE TABLE debts (
-                id TEXT PRIMARY KEY, kind TEXT NOT NULL, facts TEXT NOT NULL,
-                since_ns INTEGER NOT NULL, last_error TEXT NOT NULL, tries INTEGER NOT NULL
             ) STRICT""",
         ),
     ),

@@ -1,0 +1,1 @@
+"""noded's runtime plugin for gVisor."""

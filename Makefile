@@ -1,0 +1,53 @@
+# noded. `make` alone lists the targets; each sets up all that it needs by itself.
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit lint regen prove lock packages venv clean
+.NOTPARALLEL:
+
+BIN := .venv/bin
+# Seed of everything random in the tests; change it to explore: make test SEED=7
+SEED ?= 1
+PYTEST := $(BIN)/python -m pytest --hypothesis-seed=$(SEED)
+PYTEST_FLAGS ?=
+# Namespaces of the tests' own, where there is root to make them.
+ISOLATE := tests/support/isolate.sh
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  make %-9s %s\n' "$$target" "$$text"; done
+
+demo: ## one pod from image to clean node, with every step shown (root)
+	@packaging/setup/packages.sh demo
+	@packaging/setup/venv.sh runtime
+	@$(BIN)/noded demo $(DEMO_FLAGS)
+
+test: packages venv lint ## everything: lint, types, generated code, and all tests (what needs root is skipped without it)
+	$(ISOLATE) $(PYTEST) $(PYTEST_FLAGS)
+
+unit: venv ## only the tests that touch no host and need no root
+	$(PYTEST) -m 'not root' $(PYTEST_FLAGS)
+
+lint: venv ## ruff, formatting, mypy, import layers
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check --diff .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+regen: venv ## write the generated files anew: noded/proto from proto/, the example configuration
+	$(BIN)/python proto/generate.py
+	$(BIN)/noded config default >packaging/noded.toml
+
+prove: packages venv ## the full counts of every test, part by part and resumable; writes RESULTS.md (root)
+	$(ISOLATE) $(BIN)/python -m tests.support.prove --seed $(SEED)
+
+lock: ## write the lock files anew (make lock UPGRADE=1 takes newer versions)
+	@packaging/setup/lock.sh $(if $(UPGRADE),--upgrade)
+
+packages: ## install the system programs that the tests run, where they are missing
+	@packaging/setup/packages.sh test
+
+venv: ## .venv with the locked development packages, noded and its plugins
+	@packaging/setup/venv.sh dev
+
+clean: ## remove what make has made
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""`noded debts`: teardowns that failed and are retried until they succeed or are forgiven."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.quantities import age
+from noded.cli.table import print_json, print_table
+from noded.proto.noded.admin import v1 as admin
+
+
+def list_debts(arguments: argparse.Namespace) -> int:
+    """Print what is owed, oldest first."""
+    debts = wait_for(_list(arguments)).debts
+    if arguments.json:
+        print_json(
+            [
+                {
+                    "id": debt.id,
+                    "kind": debt.kind,
+                    "subject": debt.subject,
+                    "since_ns": debt.since_ns,
+                    "tries": debt.tries,
+                    "last_error": debt.last_error,
+                }
+                for debt in debts
+            ]
+        )
+        return 0
+    now_ns = time.time_ns()
+    print_table(
+        ("ID", "KIND", "SUBJECT", "SINCE", "TRIES", "LAST ERROR"),
+        [
+            (debt.id, debt.kind, debt.subject, age(debt.since_ns, now_ns), str(debt.tries), debt.last_error)
+            for debt in debts
+        ],
+    )
+    return 0
+
+
+async def _list(arguments: argparse.Namespace) -> admin.ListDebtsResponse:
+    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    async with Daemon(arguments.address) as daemon:
+        return await daemon.admin("ListDebts", admin.ListDebtsRequest(), admin.ListDebtsResponse, timeout)
+
+
+def forgive(arguments: argparse.Namespace) -> int:
+    """Make the daemon give up one teardown."""
+    wait_for(_forgive(arguments))
+    print(f"forgiven: {arguments.id}; what it would have removed is still on this node")
+    return 0
+
+
+async def _forgive(arguments: argparse.Namespace) -> None:
+    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    async with Daemon(arguments.address) as daemon:
+        request = admin.ForgiveDebtRequest(id=arguments.id)
+        await daemon.admin("ForgiveDebt", request, admin.ForgiveDebtResponse, timeout)

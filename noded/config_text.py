@@ -1,0 +1,137 @@
+"""The configuration as TOML text: the documented default file, and one in effect.
+
+Documentation of a key is its comment in the source of `noded.config`, read at run time: there is no
+second place to keep it.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import datetime
+import inspect
+import io
+import json
+import re
+import tokenize
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from noded import config as declarations
+from noded.config import Config, HandlerConfig
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def documentation(cls: type) -> Mapping[str, str]:
+    """Return what the comments in the source of `noded.config` say about each field of a class."""
+    source = inspect.getsource(declarations)
+    comments: dict[int, str] = {}
+    alone: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            words = token.string.lstrip("# ").strip()
+            comments[token.start[0]] = "" if words.startswith(("fmt:", "noqa")) else words
+            if not token.line[: token.start[1]].strip():
+                alone.add(token.start[0])
+    body = next(
+        n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == cls.__name__
+    ).body
+    documented = {}
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            lines = [node.end_lineno or node.lineno]
+            above = node.lineno - 1
+            while above in alone:
+                lines.insert(0, above)
+                above -= 1
+            documented[node.target.id] = " ".join(filter(None, (comments.get(line, "") for line in lines)))
+    return documented
+
+
+def render_default() -> str:
+    """Return a file with every key, commented out at its default, under its documentation."""
+    lines = ["# noded.toml: every key with its default. Remove the # before a key to change it.", ""]
+    lines += _documented(Config, Config(), skip=("network", "images", "runtimes"))
+    for name in ("network", "images"):
+        section = getattr(Config(), name)
+        lines += [f"# {documentation(Config)[name]}", f"[{name}]", "", *_documented(type(section), section)]
+    lines += [f"# {documentation(Config)['runtimes']}"]
+    for handler in Config().runtimes:
+        lines += [
+            f"[runtimes.{handler.name}]",
+            "",
+            *_documented(HandlerConfig, handler, skip=("name", "options")),
+        ]
+    lines += ["# Other keys of a handler belong to its type: see `noded plugins list`."]
+    return "\n".join(lines) + "\n"
+
+
+def _documented(cls: type[Any], instance: Any, skip: tuple[str, ...] = ()) -> list[str]:
+    lines = []
+    for field in dataclasses.fields(cls):
+        if field.name in skip:
+            continue
+        value = getattr(instance, field.name)
+        shown = '""' if value is None else _value(value)  # as `parse_options` reads it
+        lines += [f"# {documentation(cls)[field.name]}", f"#{field.name} = {shown}", ""]
+    return lines
+
+
+def render(config: Config) -> str:
+    """Return a configuration as TOML; `load` gives an equal one."""
+    top, tables = _split(config, skip=("runtimes",))
+    lines = [*top]
+    for name, value in tables:
+        lines += ["", f"[{name}]"]
+        if dataclasses.is_dataclass(value):
+            plain, nested = _split(value)
+            lines += plain
+            lines += [f"{_key(key)} = {_value(inner)}" for key, inner in nested]
+        else:
+            lines += [f"{_key(key)} = {_value(inner)}" for key, inner in value.items()]
+    for handler in config.runtimes:
+        plain, nested = _split(handler, skip=("name", "options"))
+        lines += ["", f"[runtimes.{_key(handler.name)}]", *plain]
+        lines += [f"{_key(key)} = {_value(value)}" for key, value in (*nested, *handler.options.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _split(instance: Any, skip: tuple[str, ...] = ()) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Return the lines of plain values and, apart, those that are tables; None is left out."""
+    plain: list[str] = []
+    tables: list[tuple[str, Any]] = []
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if field.name in skip or value is None:
+            continue
+        if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+            tables.append((field.name, value))
+        else:
+            plain.append(f"{_key(field.name)} = {_value(value)}")
+    return plain, tables
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _string(name)
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        return _string(str(value))
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        if not value:
+            return "{}"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+    return "[" + ", ".join(_value(item) for item in value) + "]"

@@ -1,0 +1,193 @@
+"""The daemon: the only place where edge and core are put together, started and stopped.
+
+asyncio runs outermost; trio is its guest in the same thread (see `noded.edge.bridge`). Order of
+start: configuration, lock on the root directory, engine up to "lists can be served", socket,
+readiness. Order of stop: no new calls, calls in flight finish within `drain_seconds`, engine.
+Pods are never touched by a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import outcome
+import structlog
+import trio
+
+from noded import logs, settings
+from noded.config import Config
+from noded.edge import sockets
+from noded.edge.bridge import Bridge
+from noded.edge.cri.decode_container import container_config_of
+from noded.edge.cri.decode_pod import pod_config_of
+from noded.edge.methods import all_methods
+from noded.edge.server import Server
+from noded.engine.engine import Decoders, Engine, open_engine
+from noded.errors import NodedError
+from noded.host import facts as host_facts
+from noded.host import files, processes
+from noded.host.notify import Notifier
+
+log = structlog.get_logger(__name__)
+
+_CRASHED = 1
+_WATCHDOG_ANSWER_SECONDS = 10.0  # the core must answer a ping within this, or the watchdog starves
+
+
+def main(config_path: Path | None) -> int:
+    """Run the daemon until it is told to stop; return the exit status.
+
+    Args:
+        config_path: configuration file, None for the default one.
+
+    Raises: NodedError when it cannot start, with what to do about it.
+    """
+    config = settings.load(config_path)
+    logs.setup(config.log_level, config.log_format)
+    return asyncio.run(Daemon(config, config_path).run())
+
+
+class Daemon:
+    """One run of the daemon."""
+
+    def __init__(self, config: Config, config_path: Path | None) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._notifier = Notifier.from_environment(os.environ)
+        self._bridge = Bridge()
+        self._engine: Engine | None = None
+        self._core_scope = trio.CancelScope()
+
+    async def run(self) -> int:
+        """Start, serve, stop. See the module's text for the order."""
+        loop = asyncio.get_running_loop()
+        listener = sockets.inherited(os.environ)
+        socket_made = listener is None
+        async with AsyncExitStack() as stack:
+            self._config.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+            stack.enter_context(files.lock(self._config.root / "noded.lock"))
+            processes.become_subreaper()
+            stopping, loaded = asyncio.Event(), loop.create_future()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            core = self._start_core(loop, loaded)
+            begun: set[asyncio.Future[Any]] = {loaded, core}
+            await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+            if core.done():
+                core.result().unwrap()  # raises what kept the engine from starting
+                return _CRASHED
+            assert self._engine is not None
+            if listener is None:
+                listener = sockets.bind(self._config.listen, self._config.listen_group)
+            server = Server(all_methods(self._bridge, self._engine))
+            await server.start(listener)
+            self._notifier.ready("serving")
+            log.info("serving", socket=str(self._config.listen), pid=os.getpid())
+            gc.collect()
+            gc.freeze()  # what start-up made lives as long as the daemon: keep it out of collections
+            watchdog = asyncio.ensure_future(self._feed_watchdog())
+            stop = asyncio.ensure_future(stopping.wait())
+            ends: set[asyncio.Future[Any]] = {stop, core}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            watchdog.cancel()
+            status = await self._stop(server, core, crashed=core.done())
+            stop.cancel()
+        if socket_made:
+            sockets.unlink(self._config.listen)
+        return status
+
+    # the core
+
+    def _start_core(
+        self, loop: asyncio.AbstractEventLoop, loaded: asyncio.Future[None]
+    ) -> asyncio.Future[outcome.Outcome[None]]:
+        ended: asyncio.Future[outcome.Outcome[None]] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            self._core,
+            loaded,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            run_sync_soon_not_threadsafe=loop.call_soon,
+            done_callback=ended.set_result,
+            host_uses_signal_set_wakeup_fd=True,
+            restrict_keyboard_interrupt_to_checkpoints=True,
+        )
+        return ended
+
+    async def _core(self, loaded: asyncio.Future[None]) -> None:
+        """The root of all trio tasks."""
+        ready = trio.Event()
+        facts = await trio.to_thread.run_sync(host_facts.collect, self._config)
+        decoders = Decoders(pod=pod_config_of, container=container_config_of)
+        async with open_engine(self._config, facts, decoders, ready) as engine, trio.open_nursery() as calls:
+            self._engine = engine
+            self._bridge.open(calls, ready)
+            with self._core_scope:
+                loaded.set_result(None)
+                await trio.sleep_forever()
+            self._bridge.close("noded is stopping: try again after its restart")
+            calls.cancel_scope.cancel()
+
+    # the end
+
+    async def _stop(
+        self, server: Server, core: asyncio.Future[outcome.Outcome[None]], *, crashed: bool
+    ) -> int:
+        self._notifier.stopping()
+        if crashed:
+            self._bridge.close("noded failed and restarts: try again in a moment")
+            await server.drain(0.0)
+            with suppress(trio.Cancelled):
+                _report(core.result())
+            return _CRASHED
+        log.info("stopping; pods go on running", grace_seconds=self._config.drain_seconds)
+        if not await server.drain(self._config.drain_seconds):
+            log.warning("some calls did not finish in time and were cancelled")
+        self._core_scope.cancel()
+        result = await core
+        if isinstance(result, outcome.Error):
+            _report(result)
+            return _CRASHED
+        log.info("stopped")
+        return 0
+
+    # signals and the watchdog
+
+    def _reload(self) -> None:
+        """SIGHUP: take what can be changed while running; a bad file changes nothing."""
+        self._notifier.reloading()
+        try:
+            config = settings.load(self._config_path)
+        except NodedError as error:
+            log.error("configuration not reloaded, the old one stays in force", error=str(error))
+        else:
+            changed = settings.changed_keys(self._config, config)
+            fixed = sorted(changed - settings.RELOADABLE)
+            logs.set_level(config.log_level)
+            if fixed:
+                log.warning("restart noded for these changed keys to take effect", keys=fixed)
+            log.info("configuration reloaded", keys=sorted(changed & settings.RELOADABLE))
+        self._notifier.ready("serving")
+
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd that both loops turn, as long as they do."""
+        period = self._notifier.watchdog_period_seconds
+        while period is not None:
+            await asyncio.sleep(period)
+            try:
+                await self._bridge.call(trio.lowlevel.checkpoint, deadline_seconds=_WATCHDOG_ANSWER_SECONDS)
+            except NodedError as error:
+                log.error("the core does not answer, the watchdog is left to bite", error=str(error))
+                continue
+            self._notifier.watchdog()
+
+
+def _report(result: outcome.Outcome[None]) -> None:
+    if isinstance(result, outcome.Error):
+        log.critical("the core failed", exc_info=result.error)

@@ -1,0 +1,88 @@
+"""noded's own service for its command line, on the same socket as CRI."""
+
+from __future__ import annotations
+
+import json
+
+from noded.edge.cri.core import Bridge, Images, Node
+from noded.edge.cri.fields import required
+from noded.edge.deadline import Deadline
+from noded.edge.method import Method, unary
+from noded.errors import InvalidArgument
+from noded.proto.noded.admin import v1
+
+SERVICE = "noded.admin.v1.Admin"
+
+_FORMATS = {v1.ArchiveFormat.OCI: "oci", v1.ArchiveFormat.DOCKER: "docker"}
+
+
+class AdminService:
+    """Translates the administration RPCs."""
+
+    def __init__(self, images: Images, node: Node, bridge: Bridge) -> None:
+        self._images = images
+        self._node = node
+        self._bridge = bridge
+
+    def methods(self) -> list[Method]:
+        return [
+            unary(SERVICE, "LoadImage", v1.LoadImageRequest, v1.LoadImageResponse, self.load),
+            unary(SERVICE, "SaveImage", v1.SaveImageRequest, v1.SaveImageResponse, self.save),
+            unary(SERVICE, "ListDebts", v1.ListDebtsRequest, v1.ListDebtsResponse, self.list_debts),
+            unary(SERVICE, "ForgiveDebt", v1.ForgiveDebtRequest, v1.ForgiveDebtResponse, self.forgive),
+            unary(SERVICE, "Info", v1.InfoRequest, v1.InfoResponse, self.info),
+        ]
+
+    async def load(self, request: v1.LoadImageRequest, deadline: Deadline) -> v1.LoadImageResponse:
+        images = await self._bridge.call(
+            self._images.load, _absolute(request.path, "path"), deadline_seconds=deadline.budget_seconds()
+        )
+        return v1.LoadImageResponse(
+            images=[v1.LoadedImage(id=image.id, references=[*image.tags, *image.digests]) for image in images]
+        )
+
+    async def save(self, request: v1.SaveImageRequest, deadline: Deadline) -> v1.SaveImageResponse:
+        if not request.references:
+            raise InvalidArgument("references: must not be empty")
+        format_ = _FORMATS.get(request.format)
+        if format_ is None:
+            raise InvalidArgument(f"format: unknown value {int(request.format)}")
+        await self._bridge.call(
+            self._images.save,
+            tuple(request.references),
+            _absolute(request.path, "path"),
+            format_,
+            deadline_seconds=deadline.budget_seconds(),
+        )
+        return v1.SaveImageResponse()
+
+    async def list_debts(self, request: v1.ListDebtsRequest, deadline: Deadline) -> v1.ListDebtsResponse:
+        debts = sorted(self._node.debts(), key=lambda debt: debt.since_ns)
+        return v1.ListDebtsResponse(
+            debts=[
+                v1.Debt(
+                    id=debt.id,
+                    kind=debt.kind,
+                    subject=debt.subject,
+                    since_ns=debt.since_ns,
+                    tries=debt.tries,
+                    last_error=debt.last_error,
+                )
+                for debt in debts
+            ]
+        )
+
+    async def forgive(self, request: v1.ForgiveDebtRequest, deadline: Deadline) -> v1.ForgiveDebtResponse:
+        await self._bridge.call(
+            self._node.forgive, required(request.id, "id"), deadline_seconds=deadline.budget_seconds()
+        )
+        return v1.ForgiveDebtResponse()
+
+    async def info(self, request: v1.InfoRequest, deadline: Deadline) -> v1.InfoResponse:
+        return v1.InfoResponse(json=json.dumps(self._node.info(), default=str))
+
+
+def _absolute(path: str, field: str) -> str:
+    if not required(path, field).startswith("/"):
+        raise InvalidArgument(f"{field}: {path} is not absolute; the daemon has its own working directory")
+    return path

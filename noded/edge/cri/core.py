@@ -1,0 +1,211 @@
+"""What the edge needs of the core: the doors that the engine opens.
+
+Coroutines here run in trio and are called through the `Bridge`; plain functions answer from memory
+and are called directly in the asyncio loop, which is the same thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from noded.model.container import ContainerConfig
+from noded.model.image import Credential, FilesystemInfo, Image
+from noded.model.network import NetworkStatus
+from noded.model.pod import PodConfig, Resources
+from noded.model.runtime import ExecResult, RuntimeFeatures
+from noded.model.views import ContainerView, SandboxView
+
+T = TypeVar("T")
+
+
+class Identified(Protocol):
+    """A view or image: `id` is constant, the object is replaced when anything changes."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class Bridge(Protocol):
+    """Carries a call from the asyncio edge into the trio core."""
+
+    async def call(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        deadline_seconds: float | None = None,
+        detach: bool = False,
+    ) -> T:
+        """Run `fn(*args)` in the core and return its result.
+
+        Raises: what `fn` raises; DeadlineExceeded naming the stage when `deadline_seconds` pass,
+            after which the operation is cancelled, or goes on without us when `detach`;
+            Unavailable when the core has stopped.
+        Cancellation: cancels the operation and waits for it to unwind.
+        """
+        ...
+
+
+class Sandboxes(Protocol):
+    """Pod sandboxes."""
+
+    async def run(self, config: PodConfig, handler: str, request: bytes) -> str:
+        """Create a sandbox, or join its creation; return its id. `handler` "" = the default one."""
+        ...
+
+    async def stop(self, id: str) -> None: ...  # noqa: A002
+
+    async def remove(self, id: str) -> None: ...  # noqa: A002
+
+    async def update_resources(
+        self,
+        id: str,  # noqa: A002
+        overhead: Resources | None,
+        resources: Resources | None,
+    ) -> None: ...
+
+    def view(self, id_or_prefix: str) -> SandboxView:
+        """Raises: NotFound."""
+        ...
+
+    def views(self) -> Collection[SandboxView]: ...
+
+
+class Containers(Protocol):
+    """Containers."""
+
+    async def create(self, sandbox_id: str, config: ContainerConfig, request: bytes) -> str: ...
+
+    async def start(self, id: str) -> None: ...  # noqa: A002
+
+    async def stop(self, id: str, timeout_seconds: float) -> None: ...  # noqa: A002
+
+    async def remove(self, id: str) -> None: ...  # noqa: A002
+
+    async def update(self, id: str, resources: Resources, annotations: Mapping[str, str]) -> None: ...  # noqa: A002
+
+    async def reopen_log(self, id: str) -> None: ...  # noqa: A002
+
+    async def exec_sync(
+        self,
+        id: str,  # noqa: A002
+        command: tuple[str, ...],
+        timeout_seconds: float | None,
+    ) -> ExecResult: ...
+
+    def view(self, id_or_prefix: str) -> ContainerView:
+        """Raises: NotFound."""
+        ...
+
+    def views(self) -> Collection[ContainerView]: ...
+
+
+class Images(Protocol):
+    """The local image store."""
+
+    def get(self, reference: str) -> Image | None:
+        """An image by id, unique prefix of an id, or reference."""
+        ...
+
+    def list(self) -> Collection[Image]: ...
+
+    async def pull(self, reference: str, credential: Credential | None, namespace: str) -> str:
+        """Return the image ID."""
+        ...
+
+    async def remove(self, reference: str) -> None: ...
+
+    async def fs_info(self) -> FilesystemInfo: ...
+
+    async def load(self, path: str) -> Sequence[Image]: ...
+
+    async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
+        """`format` is "oci" or "docker"."""
+        ...
+
+
+class Condition(Protocol):
+    """One health statement of the runtime."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def status(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def message(self) -> str: ...
+
+
+class Debt(Protocol):
+    """A teardown that failed and is retried."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def since_ns(self) -> int: ...
+
+    @property
+    def tries(self) -> int: ...
+
+    @property
+    def last_error(self) -> str: ...
+
+
+class Node(Protocol):
+    """The node as a whole."""
+
+    @property
+    def default_handler(self) -> str: ...
+
+    @property
+    def cgroup_driver(self) -> str:
+        """`cgroupfs` or `systemd`."""
+        ...
+
+    def runtime_conditions(self) -> Sequence[Condition]:
+        """RuntimeReady first, then any others but NetworkReady."""
+        ...
+
+    def network_status(self) -> NetworkStatus: ...
+
+    def handlers(self) -> Sequence[tuple[str, RuntimeFeatures]]:
+        """The handlers that pods may name, without the unavailable ones."""
+        ...
+
+    def info(self) -> Mapping[str, Any]:
+        """JSON-able details for people."""
+        ...
+
+    async def update_pod_cidr(self, cidrs: str) -> None: ...
+
+    def debts(self) -> Sequence[Debt]: ...
+
+    async def forgive(self, id: str) -> None: ...  # noqa: A002
+
+
+class Core(Protocol):
+    """All doors together."""
+
+    @property
+    def sandboxes(self) -> Sandboxes: ...
+
+    @property
+    def containers(self) -> Containers: ...
+
+    @property
+    def images(self) -> Images: ...
+
+    @property
+    def node(self) -> Node: ...

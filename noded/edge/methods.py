@@ -1,0 +1,13 @@
+"""All RPC methods that the daemon serves on its socket."""
+
+from __future__ import annotations
+
+from noded.edge.admin import AdminService
+from noded.edge.cri.core import Bridge, Core
+from noded.edge.cri.services import cri_methods
+from noded.edge.method import Method
+
+
+def all_methods(bridge: Bridge, core: Core) -> list[Method]:
+    """CRI v1 and noded's own administration."""
+    return [*cri_methods(core, bridge), *AdminService(core.images, core.node, bridge).methods()]

@@ -1,0 +1,215 @@
+"""Gathers everything a container's spec is made of, and has it built.
+
+All decisions are in the pure functions of `noded.spec`; this module only collects facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from noded.config import Config
+from noded.engine.container import Container
+from noded.engine.devices import host_devices, resolve_devices
+from noded.engine.handlers import Handlers
+from noded.engine.pod_files import effective_hostname
+from noded.engine.registry import Registry
+from noded.engine.sandbox import PodSandbox
+from noded.engine.sandbox_ladder import SandboxLadder
+from noded.engine.volumes import resolve_mounts
+from noded.errors import FailedPrecondition, InvalidArgument, NotFound
+from noded.host import files
+from noded.host.beneath import resolve_beneath
+from noded.model.container import ContainerUser
+from noded.model.host import HostFacts
+from noded.model.image import Image
+from noded.model.paths import Layout
+from noded.model.pod import NamespaceMode, ProfileType
+from noded.model.views import ContainerState
+from noded.spec.container import container_spec
+from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
+from noded.spec.user import resolve_user
+
+log = structlog.get_logger(__name__)
+
+_DATABASE_LIMIT_BYTES = 8 * 1024 * 1024  # /etc/passwd and /etc/group of an image
+_PROFILE_LIMIT_BYTES = 1024 * 1024
+
+
+class BundleSpec:
+    """Builds the OCI spec of one container."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        layout: Layout,
+        facts: HostFacts,
+        handlers: Handlers,
+        registry: Registry,
+        sandboxes: SandboxLadder,
+    ) -> None:
+        self._config = config
+        self._layout = layout
+        self._facts = facts
+        self._handlers = handlers
+        self._registry = registry
+        self._sandboxes = sandboxes
+
+    async def build(self, container: Container, image: Image) -> tuple[dict[str, Any], ContainerUser]:
+        """Return the spec and the identity its process runs with.
+
+        The rootfs must be mounted. Raises: InvalidArgument, FailedPrecondition, DeadlineExceeded.
+        Cancellation: safe, nothing but missing mount sources is made.
+        """
+        sandbox, config = container.sandbox, container.record.config
+        _, features = await self._handlers.open(sandbox.record.handler)
+        rootfs = self._layout.rootfs(container.id)
+
+        def stage(text: str) -> None:
+            container.stage = text
+
+        mounts = await resolve_mounts(config.mounts, stage)
+        stage("spec")
+        databases = await trio.to_thread.run_sync(_read_databases, rootfs)
+        user = resolve_user(databases[0], databases[1], image.config.user, config.security)
+        privileged = config.security.privileged
+        inputs = ContainerInputs(
+            pod=sandbox.record.config,
+            container=config,
+            image=image.config,
+            user=user,
+            host=self._facts,
+            features=features,
+            sandbox_id=sandbox.id,
+            container_id=container.id,
+            rootfs=str(rootfs),
+            cgroups_path=container.record.cgroup,
+            policy=self.policy(sandbox.record.handler),
+            namespaces=await self._namespaces(container),
+            files=self._files(sandbox),
+            mounts=mounts,
+            volumes=await self._volumes(container, image, rootfs),
+            devices=await trio.to_thread.run_sync(resolve_devices, config.devices),
+            host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
+            hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
+            log_path=container.record.log_path,
+            seccomp_profile=await self._localhost_profile(container),
+        )
+        spec, warnings = container_spec(inputs)
+        for warning in warnings:
+            log.warning("spec adjusted", id=container.id, detail=warning)
+        return spec, ContainerUser(user.uid, user.gid, user.additional_gids)
+
+    def policy(self, handler: str) -> SpecPolicy:
+        """The administrator's decisions for containers of this handler."""
+        settings = self._handlers.settings(handler)
+        return SpecPolicy(
+            default_capabilities=self._config.default_capabilities,
+            annotations=settings.default_annotations,
+            allowed_annotations=settings.allowed_annotations,
+        )
+
+    async def _namespaces(self, container: Container) -> NamespacePaths:
+        sandbox = container.sandbox
+        pins = {
+            kind: str(path) for kind, path in self._sandboxes.pins(sandbox.id, sandbox.record.config).items()
+        }
+        return NamespacePaths(**pins, pid=await self._pid_namespace(container))
+
+    async def _pid_namespace(self, container: Container) -> str | None:
+        options = container.record.config.security.namespaces
+        if options.pid is NamespaceMode.POD and container.sandbox.runtime is not None:
+            pid = await container.sandbox.runtime.infra_pid()
+            if pid is None:
+                raise FailedPrecondition(
+                    f"the init process of pod sandbox {container.sandbox.id[:12]} is gone: run a new sandbox"
+                )
+            return f"/proc/{pid}/ns/pid"
+        if options.pid is NamespaceMode.TARGET:
+            target = self._registry.find_container(options.target_id)
+            if target is None or target.sandbox is not container.sandbox:
+                raise InvalidArgument(
+                    f"security_context.namespace_options.target_id {options.target_id!r} "
+                    "is no container of this pod"
+                )
+            if target.view.state is not ContainerState.RUNNING:
+                raise FailedPrecondition(f"target container {target.id[:12]} is not running")
+            return f"/proc/{target.record.pid}/ns/pid"
+        return None
+
+    def _files(self, sandbox: PodSandbox) -> PodFiles:
+        directory = self._layout.pod(sandbox.id)
+        host_ipc = sandbox.record.config.namespaces.ipc is NamespaceMode.NODE
+        return PodFiles(
+            resolv_conf=str(directory / "resolv.conf"),
+            hostname=str(directory / "hostname"),
+            hosts=str(directory / "hosts"),
+            shm="/dev/shm" if host_ipc else str(directory / "shm"),
+            localtime=f"/usr/share/zoneinfo/{self._config.timezone}" if self._config.timezone else None,
+        )
+
+    async def _volumes(self, container: Container, image: Image, rootfs: Path) -> tuple[ImageVolume, ...]:
+        """VOLUMEs whose path the image lacks get an empty directory; the others are just there."""
+        wanted = {mount.container_path.rstrip("/") for mount in container.record.config.mounts}
+        volumes = []
+        for path in image.config.volumes:
+            if path.rstrip("/") in wanted or await trio.to_thread.run_sync(_exists_beneath, rootfs, path):
+                continue
+            name = hashlib.sha256(path.encode()).hexdigest()[:16]
+            source = self._layout.container_data(container.id) / "volumes" / name
+            await trio.Path(source).mkdir(parents=True, exist_ok=True)
+            volumes.append(ImageVolume(path, str(source)))
+        return tuple(volumes)
+
+    async def _localhost_profile(self, container: Container) -> Mapping[str, Any] | None:
+        profile = container.record.config.security.seccomp
+        if profile is None or profile.type is not ProfileType.LOCALHOST:
+            return None
+        path = Path(profile.localhost_ref)
+        if not path.is_absolute():
+            raise InvalidArgument(
+                f"security_context.seccomp.localhost_ref {profile.localhost_ref!r} must be an absolute path"
+            )
+        return await trio.to_thread.run_sync(_read_profile, path)
+
+
+def _read_databases(rootfs: Path) -> tuple[str, str]:
+    texts = []
+    for name in ("/etc/passwd", "/etc/group"):
+        data = files.read_beneath(rootfs, name, _DATABASE_LIMIT_BYTES)
+        texts.append((data or b"").decode("utf-8", "replace"))
+    return texts[0], texts[1]
+
+
+def _read_profile(path: Path) -> Mapping[str, Any]:
+    field = "security_context.seccomp.localhost_ref"
+    try:
+        with path.open("rb") as file:
+            data = file.read(_PROFILE_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise InvalidArgument(f"{field}: cannot read {path}: {error.strerror}") from error
+    if len(data) > _PROFILE_LIMIT_BYTES:
+        raise InvalidArgument(f"{field}: {path} is larger than {_PROFILE_LIMIT_BYTES} bytes")
+    try:
+        profile = json.loads(data)
+    except ValueError as error:
+        raise InvalidArgument(f"{field}: {path} is not JSON: {error}") from error
+    if not isinstance(profile, dict):
+        raise InvalidArgument(f"{field}: {path} does not hold a JSON object")
+    return profile
+
+
+def _exists_beneath(rootfs: Path, path: str) -> bool:
+    try:
+        resolve_beneath(rootfs, path)
+    except NotFound:
+        return False
+    return True

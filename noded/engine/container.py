@@ -1,0 +1,96 @@
+"""A container in memory: its record, its view, its task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from noded.engine.sandbox import PodSandbox
+from noded.model.lifecycle import (
+    CONTAINER_STEPS,
+    ContainerIntent,
+    check_step,
+    container_state,
+    exit_reason,
+)
+from noded.model.records import ContainerRecord
+from noded.model.runtime import TaskRef
+from noded.model.views import ContainerView
+from noded.store.containers import ContainerRows
+
+
+class Container:
+    """One container. `record` is what the database holds, always; `view` is derived from it.
+
+    `exited` is set once the exit is durable. `lock` serialises start and take-down.
+    """
+
+    def __init__(
+        self, rows: ContainerRows, record: ContainerRecord, sandbox: PodSandbox, bundle: Path
+    ) -> None:
+        self._rows = rows
+        self._commit_lock = trio.Lock()
+        self.record = record
+        self.sandbox = sandbox
+        self.ref = TaskRef(id=record.id, sandbox_id=sandbox.id, bundle=bundle, cgroup=record.cgroup)
+        self.stage = ""
+        self.lock = trio.Lock()
+        self.exited = trio.Event()
+        self.claimed = True
+        self.start_asked_ns = 0  # when StartContainer asked the runtime, before that is durable
+        self.task_gone = False  # the runtime has forgotten the task
+        if record.exited is not None:
+            self.exited.set()
+        self.view = self._view()
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def visible(self) -> bool:
+        """Whether clients see it: not before it is complete."""
+        return self.record.intent is not ContainerIntent.CREATING
+
+    async def commit(self, **changes: Any) -> None:
+        """Make changed record fields durable, then visible. Not cancellable half-way."""
+        with trio.CancelScope(shield=True):
+            async with self._commit_lock:
+                record = replace(self.record, **changes)
+                check_step(CONTAINER_STEPS, self.record.intent, record.intent)
+                await self._rows.update(record)
+                self.record = record
+                self.view = self._view()
+                if record.exited is not None:
+                    self.exited.set()
+
+    def _view(self) -> ContainerView:
+        record, ended = self.record, self.record.exited
+        return ContainerView(
+            id=record.id,
+            sandbox_id=record.key.sandbox_id,
+            config=record.config,
+            state=container_state(record.intent, ended),
+            created_at_ns=record.created_at_ns,
+            image_id=record.image_id,
+            log_path=record.log_path,
+            started_at_ns=record.started_at_ns,
+            finished_at_ns=ended.finished_at_ns if ended else 0,
+            exit_code=ended.code if ended else 0,
+            reason=exit_reason(ended, started=record.started_at_ns > 0) if ended else "",
+            message=ended.message if ended else "",
+            resources=record.resources,
+            user=record.user,
+            pid=0 if ended else record.pid,
+            info=(
+                ("sandboxID", record.key.sandbox_id),
+                ("pid", 0 if ended else record.pid),
+                ("intent", record.intent.value),
+                ("cgroup", record.cgroup),
+                ("bundle", str(self.ref.bundle)),
+                ("runtimeHandler", self.sandbox.record.handler),
+            ),
+        )

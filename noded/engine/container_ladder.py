@@ -1,0 +1,153 @@
+"""The rungs of a container: record, bundle, rootfs, spec, runtime, ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import trio
+
+from noded.engine.bundle import BundleSpec
+from noded.engine.container import Container
+from noded.engine.handlers import Handlers
+from noded.engine.ladder import Rung
+from noded.engine.sandbox import PodSandbox
+from noded.engine.sandbox_ladder import SandboxLadder
+from noded.errors import FailedPrecondition
+from noded.host import files
+from noded.images.library import Library
+from noded.images.snapshots import Snapshots
+from noded.model.lifecycle import ContainerIntent
+from noded.model.paths import Layout
+from noded.model.pod import NamespaceMode, UserNamespace
+from noded.model.runtime import Sandbox, TaskCreate
+from noded.store.containers import ContainerRows
+
+
+class ContainerLadder:
+    """Knows how each rung of a container comes up and goes down."""
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        rows: ContainerRows,
+        images: Library,
+        snapshots: Snapshots,
+        spec: BundleSpec,
+        handlers: Handlers,
+        sandboxes: SandboxLadder,
+        watch: Callable[[Container], None],
+    ) -> None:
+        self._layout = layout
+        self._rows = rows
+        self._images = images
+        self._snapshots = snapshots
+        self._spec = spec
+        self._handlers = handlers
+        self._sandboxes = sandboxes
+        self._watch = watch
+        self.rungs: tuple[Rung[Container], ...] = (
+            Rung("record", self._record_up, self._record_down),
+            Rung("bundle", self._bundle_up, self._bundle_down),
+            Rung("rootfs", self._rootfs_up, self._rootfs_down),
+            Rung("spec", self._spec_up, self._spec_down, 240.0, interruptible=True),
+            Rung("runtime", self._runtime_up, self._runtime_down, 240.0, 60.0, interruptible=True),
+            Rung("ready", self._ready_up, self._ready_down),
+        )
+
+    # record
+
+    async def _record_up(self, container: Container) -> None:
+        await self._rows.insert(container.record)
+
+    async def _record_down(self, container: Container) -> None:
+        await self._rows.delete(container.id)
+
+    # bundle: the directory; what is in it goes with it
+
+    async def _bundle_up(self, container: Container) -> None:
+        def make() -> None:
+            container.ref.bundle.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+        await trio.to_thread.run_sync(make)
+
+    async def _bundle_down(self, container: Container) -> None:
+        await trio.to_thread.run_sync(files.remove_tree, container.ref.bundle)
+
+    # rootfs
+
+    async def _rootfs_up(self, container: Container) -> None:
+        image = self._images.get(container.record.image_id)
+        if image is None:
+            raise FailedPrecondition(
+                f"image {container.record.image_id} was removed meanwhile: pull it again"
+            )
+        await self._snapshots.prepare(container.id, image, pod_user_namespace(container.sandbox))
+
+    async def _rootfs_down(self, container: Container) -> None:
+        await self._snapshots.remove(container.id)
+
+    # spec: no effect outside the bundle but creating missing mount sources, as both peers do
+
+    async def _spec_up(self, container: Container) -> None:
+        image = self._images.get(container.record.image_id)
+        if image is None:
+            raise FailedPrecondition(
+                f"image {container.record.image_id} was removed meanwhile: pull it again"
+            )
+        spec, user = await self._spec.build(container, image)
+        data = json.dumps(spec, separators=(",", ":")).encode()
+        path = container.ref.bundle / "config.json"
+        await trio.to_thread.run_sync(lambda: files.publish(path, data, 0o600, durable=False))
+        await container.commit(user=user)
+
+    async def _spec_down(self, container: Container) -> None:
+        """Nothing: the file goes with the bundle."""
+
+    # runtime
+
+    async def sandbox_runtime(self, container: Container) -> Sandbox:
+        """The open sandbox of the container's pod."""
+        sandbox = container.sandbox
+        if sandbox.runtime is None:
+            runtime = self._handlers.runtime(sandbox.record.handler)
+            sandbox.runtime = await runtime.attach_sandbox(self._sandboxes.reference(sandbox))
+        return sandbox.runtime
+
+    async def _runtime_up(self, container: Container) -> None:
+        record, config = container.record, container.record.config
+        runtime = await self.sandbox_runtime(container)
+        task = TaskCreate(
+            ref=container.ref,
+            log_path=record.log_path,
+            terminal=config.tty,
+            stdin=config.stdin,
+            stdin_once=config.stdin_once,
+            monitor_cgroup=self._sandboxes.monitor_cgroup(container.sandbox),
+            deadline_seconds=self._handlers.create_timeout_seconds(container.sandbox.record.handler),
+        )
+        pid = await runtime.create(task)
+        await container.commit(pid=pid)
+
+    async def _runtime_down(self, container: Container) -> None:
+        if container.task_gone:
+            return
+        runtime = await self.sandbox_runtime(container)
+        await runtime.delete(container.ref)
+
+    # ready
+
+    async def _ready_up(self, container: Container) -> None:
+        await container.commit(intent=ContainerIntent.CREATED)
+        self._watch(container)
+
+    async def _ready_down(self, container: Container) -> None:
+        if container.record.intent is not ContainerIntent.REMOVING:
+            await container.commit(intent=ContainerIntent.REMOVING)
+
+
+def pod_user_namespace(sandbox: PodSandbox) -> UserNamespace | None:
+    """The pod's own user namespace, None when it uses the host's."""
+    options = sandbox.record.config.namespaces.userns
+    return options if options is not None and options.mode is NamespaceMode.POD else None

@@ -1,0 +1,426 @@
+"""CreateContainer, StartContainer, StopContainer, RemoveContainer and what changes a live one."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import time
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+
+import structlog
+import trio
+
+from noded.config import Config
+from noded.engine.container import Container
+from noded.engine.container_ladder import ContainerLadder
+from noded.engine.handlers import Handlers
+from noded.engine.ladder import climb, descend
+from noded.engine.operations import CALLER, Operation, Operations
+from noded.engine.registry import Registry
+from noded.engine.sandbox import PodSandbox
+from noded.engine.supervise import Supervisor
+from noded.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, Unimplemented
+from noded.host.cgroups import Cgroups
+from noded.images.library import Library
+from noded.model.container import ContainerConfig, ContainerKey
+from noded.model.host import HostFacts
+from noded.model.image import Image
+from noded.model.lifecycle import ContainerIntent
+from noded.model.paths import Layout
+from noded.model.pod import PodConfig, Resources
+from noded.model.records import ContainerRecord
+from noded.model.runtime import ExecResult, Exit
+from noded.model.views import ContainerState, ContainerView
+from noded.spec.process import exec_process
+from noded.spec.resources import merge_resources, update_resources
+from noded.spec.validate import validate_container
+from noded.store.containers import ContainerRows
+
+log = structlog.get_logger(__name__)
+
+EXEC_LIMIT_BYTES = 16 * 1024 * 1024  # per stream, as both peers cut it
+_KILL_SECONDS = 10.0  # from SIGKILL to giving up on a clean exit record
+
+
+class Containers:
+    """The life of containers."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        facts: HostFacts,
+        layout: Layout,
+        rows: ContainerRows,
+        registry: Registry,
+        operations: Operations,
+        handlers: Handlers,
+        cgroups: Cgroups,
+        images: Library,
+        ladder: ContainerLadder,
+        supervisor: Supervisor,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._config = config
+        self._facts = facts
+        self._layout = layout
+        self._rows = rows
+        self._registry = registry
+        self._operations = operations
+        self._handlers = handlers
+        self._cgroups = cgroups
+        self._images = images
+        self._ladder = ladder
+        self._supervisor = supervisor
+        self._nursery = nursery
+
+    # reading
+
+    def view(self, name: str) -> ContainerView:
+        """The view of a container by id or unique prefix. Raises NotFound."""
+        return self._registry.container(name).view
+
+    def views(self) -> Collection[ContainerView]:
+        """The views of all containers that clients may see."""
+        return [container.view for container in self._registry.containers() if container.visible]
+
+    # creating
+
+    async def create(self, sandbox_id: str, config: ContainerConfig, request: bytes) -> str:
+        """Create a container in a READY sandbox; return its id.
+
+        Idempotent by (sandbox, name, attempt): a retry joins the creation in progress or gets the
+        id of the created, not yet started container.
+
+        Raises: InvalidArgument naming the field, NotFound for sandbox or image, FailedPrecondition
+            when the sandbox is not ready, AlreadyExists when this attempt has run.
+        Cancellation: when the last waiter leaves, everything is undone before this returns.
+        Spec: CRI v1 CreateContainer.
+        """
+        sandbox = self._registry.sandbox(sandbox_id)
+        if not sandbox.ready:
+            raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} is not ready: run a new one")
+        _, features = await self._handlers.open(sandbox.record.handler)
+        validate_container(config, sandbox.record.config, features, self._facts)
+        image = self._images.get(config.image)
+        if image is None:
+            raise NotFound(f"image {config.image!r} is not on this node: pull it first")
+        key = ContainerKey(sandbox.id, config.name, config.attempt)
+        container: Container = await self._operations.join(
+            ("create", key),
+            f"creating container {config.name} in {sandbox.id[:12]}",
+            partial(self._create, sandbox, config, image, request),
+        )
+        caller = CALLER.get()
+        if caller is None or not caller.gone:
+            container.claimed = True
+        elif not container.claimed:
+            self._nursery.start_soon(self._remove_unclaimed, container)
+        return container.id
+
+    async def _create(
+        self,
+        sandbox: PodSandbox,
+        config: ContainerConfig,
+        image: Image,
+        request: bytes,
+        operation: Operation[Container],
+    ) -> Container:
+        key = ContainerKey(sandbox.id, config.name, config.attempt)
+        existing = self._registry.container_of_key(key)
+        if existing is not None:
+            if existing.view.state is ContainerState.CREATED and existing.visible:
+                return existing
+            if existing.record.intent is not ContainerIntent.REMOVING:
+                raise AlreadyExists(
+                    f"container {existing.id[:12]} ({key}) has run already: "
+                    "remove it, or ask with a higher attempt"
+                )
+            operation.stage = lambda: f"{existing.stage} of an earlier try"
+            await self._remove(existing)
+        if not sandbox.ready:
+            raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} was stopped meanwhile: run a new one")
+        container = self._new(sandbox, config, image, request)
+        operation.stage = lambda: container.stage
+        self._registry.add_container(container)
+        try:
+            await self._climb(container)
+        finally:
+            if container.record.intent is not ContainerIntent.CREATED and container.stage == "":
+                self._registry.drop_container(container)
+            elif container.record.intent is ContainerIntent.CREATING:
+                with trio.CancelScope(shield=True):
+                    await container.commit(intent=ContainerIntent.REMOVING)
+        log.info("container created", id=container.id, name=config.name, pod=str(sandbox.record.key))
+        return container
+
+    def _new(self, sandbox: PodSandbox, config: ContainerConfig, image: Image, request: bytes) -> Container:
+        identity = secrets.token_hex(32)
+        record = ContainerRecord(
+            id=identity,
+            key=ContainerKey(sandbox.id, config.name, config.attempt),
+            request=request,
+            config=config,
+            created_at_ns=time.time_ns(),
+            boot_id=self._facts.boot_id,
+            intent=ContainerIntent.CREATING,
+            image_id=image.id,
+            chain_ids=tuple(layer.chain_id for layer in image.layers),
+            cgroup=self._cgroups.oci_path(sandbox.record.config.cgroup_parent, identity),
+            log_path=log_path(sandbox.record.config, config),
+            stop_signal=config.stop_signal or image.config.stop_signal or "SIGTERM",
+            resources=config.resources,
+        )
+        container = Container(self._rows, record, sandbox, self._layout.bundle(identity))
+        container.claimed = False
+        return container
+
+    async def _climb(self, container: Container) -> None:
+        budget = self._handlers.create_timeout_seconds(container.sandbox.record.handler)
+        with trio.move_on_after(budget) as scope:
+            await climb(self._ladder.rungs, container)
+        if scope.cancelled_caught:
+            raise DeadlineExceeded(f"creating the container took longer than {budget:g} s")
+
+    async def _remove_unclaimed(self, container: Container) -> None:
+        await trio.sleep(self._config.unclaimed_seconds)
+        if not container.claimed and self._registry.find_container(container.id) is container:
+            log.info("removing a container that no client claimed", id=container.id)
+            try:
+                await self._remove(container)
+            except Exception as error:
+                log.warning("unclaimed container not removed", id=container.id, error=str(error))
+
+    # starting
+
+    async def start(self, name: str) -> None:
+        """Run a created container.
+
+        Raises: NotFound, FailedPrecondition when it is not in state CREATED or the runtime refuses.
+        Spec: CRI v1 StartContainer.
+        """
+        container = self._registry.container(name)
+        await self._operations.join(
+            ("start", container.id),
+            f"starting container {container.id[:12]}",
+            partial(self._start, container),
+        )
+
+    async def _start(self, container: Container, operation: Operation[None]) -> None:
+        async with container.lock:
+            state = container.view.state
+            if state is not ContainerState.CREATED:
+                raise FailedPrecondition(
+                    f"container {container.id[:12]} is {state.name}, only a CREATED one can be started"
+                )
+            if not container.sandbox.ready:
+                raise FailedPrecondition(f"the pod of container {container.id[:12]} was stopped")
+            runtime = await self._ladder.sandbox_runtime(container)
+            container.start_asked_ns = time.time_ns()
+            await runtime.start(container.ref)
+            await container.commit(
+                intent=ContainerIntent.STARTED,
+                started_at_ns=container.record.started_at_ns or container.start_asked_ns,
+            )
+        log.info("container started", id=container.id, name=container.record.key.name)
+
+    # stopping
+
+    async def stop(self, name: str, timeout_seconds: float) -> None:
+        """Ask the container to exit, kill it when the grace period ends.
+
+        Idempotent: a container that exited or is unknown is success. A second call with a shorter
+        grace period is not held up by the first.
+
+        Cancellation: safe; the container keeps the signal it got. Locks: none during the grace.
+        Spec: CRI v1 StopContainer.
+        """
+        container = self._registry.find_container(name)
+        if container is None:
+            return
+        container.claimed = True
+        caller = CALLER.get()
+        if caller is not None:
+            caller.operation = Operation(
+                f"stopping container {container.id[:12]}", stage=lambda: container.stage
+            )
+        await self._stop(container, timeout_seconds)
+
+    async def _stop(self, container: Container, timeout_seconds: float) -> None:
+        if container.exited.is_set():
+            return
+        runtime = await self._ladder.sandbox_runtime(container)
+        if timeout_seconds > 0 and container.view.state is ContainerState.RUNNING:
+            container.stage = "waiting for it to exit"
+            await runtime.kill(container.ref, signal_number(container.record.stop_signal))
+            with trio.move_on_after(timeout_seconds):
+                await container.exited.wait()
+        if not container.exited.is_set():
+            container.stage = "killing it"
+            await runtime.kill(container.ref, signal.SIGKILL, everything=True)
+            with trio.move_on_after(_KILL_SECONDS):
+                await container.exited.wait()
+        if not container.exited.is_set():
+            container.stage = "taking its task down by force"
+            log.warning("container survived SIGKILL", id=container.id, seconds=_KILL_SECONDS)
+            async with container.lock:
+                await runtime.delete(container.ref)
+                container.task_gone = True
+            killed = Exit(128 + signal.SIGKILL, time.time_ns(), message="taken down by force")
+            await self._supervisor.record_exit(container, killed)
+        container.stage = ""
+
+    async def stop_all(self, sandbox: PodSandbox) -> None:
+        """Kill every container of a pod, and give up those still being created."""
+        async with trio.open_nursery() as nursery:
+            for container in self._registry.containers_of(sandbox):
+                if container.record.intent is ContainerIntent.CREATING:
+                    nursery.start_soon(self._operations.cancel, ("create", container.record.key))
+                elif container.record.intent is not ContainerIntent.REMOVING:
+                    nursery.start_soon(self._stop, container, 0.0)
+
+    # removing
+
+    async def remove(self, name: str) -> None:
+        """Kill the container if it lives and remove everything of it but its log.
+
+        Idempotent; an unknown container is success. Spec: CRI v1 RemoveContainer.
+        """
+        container = self._registry.find_container(name)
+        if container is None:
+            return
+        container.claimed = True
+        await self._operations.join(
+            ("remove container", container.id),
+            f"removing container {container.id[:12]}",
+            partial(self._remove_operation, container),
+        )
+
+    async def _remove_operation(self, container: Container, operation: Operation[None]) -> None:
+        operation.stage = lambda: container.stage
+        await self._remove(container)
+
+    async def _remove(self, container: Container) -> None:
+        if container.record.intent is not ContainerIntent.REMOVING:
+            await self._stop(container, 0.0)
+        async with container.lock:
+            if self._registry.container_of_key(container.record.key) is not container:
+                return
+            if container.record.intent is not ContainerIntent.REMOVING:
+                await container.commit(intent=ContainerIntent.REMOVING)
+            await descend(self._ladder.rungs, container)
+            container.task_gone = True
+            self._registry.drop_container(container)
+            if self._images.get(container.record.image_id) is None:  # its layers were kept for this one
+                self._nursery.start_soon(self._sweep)
+        log.info("container removed", id=container.id)
+
+    async def _sweep(self) -> None:
+        try:
+            await self._images.sweep()
+        except Exception as error:  # the next sweep takes what is left
+            log.warning("layers of a removed image not freed yet", error=str(error))
+
+    async def remove_all(self, sandbox: PodSandbox) -> None:
+        """Remove every container of a pod. Raises the first failure after trying all."""
+        failures: list[Exception] = []
+
+        async def attempt(container: Container) -> None:
+            try:
+                await self._remove(container)
+            except Exception as error:
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for container in self._registry.containers_of(sandbox):
+                nursery.start_soon(attempt, container)
+        if failures:
+            raise failures[0]
+
+    # changing a live one
+
+    async def exec_sync(
+        self, name: str, command: tuple[str, ...], timeout_seconds: float | None
+    ) -> ExecResult:
+        """Run a command in a running container and collect its output.
+
+        Raises: DeadlineExceeded at `timeout_seconds` with the command killed, FailedPrecondition
+            when the container does not run. Spec: CRI v1 ExecSync.
+        """
+        container = self._running(name)
+        text = await trio.Path(container.ref.bundle / "config.json").read_bytes()
+        process = exec_process(json.loads(text), command, terminal=False)
+        runtime = await self._ladder.sandbox_runtime(container)
+        return await runtime.exec_sync(
+            container.ref, process, timeout_seconds=timeout_seconds, limit_bytes=EXEC_LIMIT_BYTES
+        )
+
+    async def update(self, name: str, resources: Resources, annotations: Mapping[str, str]) -> None:
+        """Change the limits of a created or running container; all of them or none.
+
+        Spec: CRI v1 UpdateContainerResources; fields left at zero stay as they are.
+        """
+        container = self._registry.container(name)
+        if container.view.state not in (ContainerState.CREATED, ContainerState.RUNNING):
+            raise FailedPrecondition(
+                f"container {container.id[:12]} is {container.view.state.name}, nothing to update"
+            )
+        handler = container.sandbox.record.handler
+        _, features = await self._handlers.open(handler)
+        if not features.update:
+            raise Unimplemented(
+                f"runtime handler {handler!r} cannot change the resources of a live container"
+            )
+        async with container.lock:
+            merged = merge_resources(container.record.resources, resources)
+            runtime = await self._ladder.sandbox_runtime(container)
+            changes = update_resources(resources, self._facts, current=container.record.resources)
+            await runtime.update(container.ref, changes)
+            await container.commit(resources=merged)
+
+    async def reopen_log(self, name: str) -> None:
+        """Make the log writer open its path anew after a rotation. Spec: CRI v1 ReopenContainerLog."""
+        container = self._running(name)
+        runtime = await self._ladder.sandbox_runtime(container)
+        await runtime.reopen_log(container.ref)
+
+    def _running(self, name: str) -> Container:
+        container = self._registry.container(name)
+        state = container.view.state
+        if state is not ContainerState.RUNNING:
+            raise FailedPrecondition(f"container {container.id[:12]} is {state.name}, not RUNNING")
+        return container
+
+    def layers_in_use(self) -> set[str]:
+        """Chain ids that live containers stand on; image garbage collection keeps them."""
+        return {chain for container in self._registry.containers() for chain in container.record.chain_ids}
+
+
+def log_path(pod: PodConfig, container: ContainerConfig) -> str:
+    """The absolute log path, "" when the client asked for none."""
+    if not pod.log_directory or not container.log_path:
+        return ""
+    return str(PurePosixPath(pod.log_directory) / container.log_path)
+
+
+def signal_number(name: str) -> int:
+    """The number of a stop signal as images and the CRI write it: SIGTERM, TERM, 15, RTMIN+3."""
+    text = name.upper().removeprefix("SIG")
+    if text.isdigit() and 1 <= int(text) <= int(signal.SIGRTMAX):
+        return int(text)
+    for base in ("RTMIN", "RTMAX"):
+        rest = text.removeprefix(base)
+        if rest != text and rest:
+            offset = rest.replace("PLUS", "+").replace("MINUS", "-")
+            try:
+                return int(signal.Signals[f"SIG{base}"]) + int(offset)
+            except ValueError:
+                break
+    try:
+        return int(signal.Signals[f"SIG{text}"])
+    except KeyError:
+        log.warning("unknown stop signal, using SIGTERM", stop_signal=name)
+        return int(signal.SIGTERM)

@@ -1,0 +1,85 @@
+"""Debts: take-downs that failed and are retried until they succeed.
+
+The record of the object *is* the debt; nothing else remembers it. For `grace` seconds a client's
+Stop or Remove is refused with the reason, so that kubelet shows it; afterwards the client is told
+success and the debt stays with noded, hidden from CRI lists, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from noded.engine.sandbox import PodSandbox
+from noded.model.records import Owed
+
+log = structlog.get_logger(__name__)
+
+_FIRST_DELAY_SECONDS = 1.0
+_LONGEST_DELAY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """One debt as operators see it."""
+
+    id: str
+    kind: str
+    subject: str
+    since_ns: int
+    tries: int
+    last_error: str
+
+
+class Debts:
+    """Retries with growing delays, one task per debt."""
+
+    def __init__(
+        self, nursery: trio.Nursery, grace_seconds: float, retry: Callable[[PodSandbox], Awaitable[None]]
+    ) -> None:
+        self._nursery = nursery
+        self._grace_ns = int(grace_seconds * 1e9)
+        self._retry = retry
+        self._scheduled: set[str] = set()
+
+    async def owe(self, sandbox: PodSandbox, error: Exception) -> None:
+        """Record one more failed try and see to it that another follows."""
+        before = sandbox.record.owed
+        await sandbox.commit(
+            owed=Owed(
+                since_ns=before.since_ns if before else time.time_ns(),
+                tries=(before.tries if before else 0) + 1,
+                stage=sandbox.stage,
+                last_error=str(error),
+            )
+        )
+        self.schedule(sandbox)
+
+    def in_grace(self, sandbox: PodSandbox) -> bool:
+        """Whether clients are still to be told of the failure."""
+        owed = sandbox.record.owed
+        return owed is not None and time.time_ns() - owed.since_ns < self._grace_ns
+
+    def schedule(self, sandbox: PodSandbox) -> None:
+        """Start the retries of this sandbox, unless they run already."""
+        if sandbox.id not in self._scheduled:
+            self._scheduled.add(sandbox.id)
+            self._nursery.start_soon(self._retry_until_done, sandbox)
+
+    async def _retry_until_done(self, sandbox: PodSandbox) -> None:
+        delay = _FIRST_DELAY_SECONDS
+        try:
+            while sandbox.record.owed is not None:
+                await trio.sleep(delay * random.uniform(0.8, 1.2))
+                delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+                try:
+                    await self._retry(sandbox)
+                except Exception as error:
+                    log.warning("take-down still owed", id=sandbox.id, stage=sandbox.stage, error=str(error))
+        finally:
+            self._scheduled.discard(sandbox.id)

@@ -1,0 +1,209 @@
+"""The engine: puts the parts of the core together and runs them.
+
+It is assembled once, by the daemon. No part reaches into another through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from noded.config import Config
+from noded.engine.bundle import BundleSpec
+from noded.engine.container_ladder import ContainerLadder
+from noded.engine.containers import Containers
+from noded.engine.handlers import Handlers
+from noded.engine.images import Images
+from noded.engine.node import Node
+from noded.engine.operations import Operations
+from noded.engine.recover import Recovery
+from noded.engine.registry import Registry
+from noded.engine.sandbox_ladder import SandboxLadder
+from noded.engine.sandboxes import Sandboxes
+from noded.engine.supervise import Supervisor
+from noded.host import mounts
+from noded.host.cgroups import Cgroups
+from noded.images.content import ContentStore
+from noded.images.layers import LayerStore
+from noded.images.library import Library
+from noded.images.pull import Puller
+from noded.images.snapshots import Snapshots
+from noded.images.unpack.client import Unpacker
+from noded.model.container import ContainerConfig
+from noded.model.host import HostFacts
+from noded.model.paths import Layout
+from noded.model.pod import PodConfig
+from noded.model.runtime import RuntimeHost
+from noded.network.network import Network
+from noded.plugins import open_handlers
+from noded.store.containers import ContainerRows
+from noded.store.database import Database
+from noded.store.images import ImageRows
+from noded.store.sandboxes import SandboxRows
+from noded.store.schema import MIGRATIONS
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoders:
+    """How stored CRI requests become values again; the protobuf lives above the engine."""
+
+    pod: Callable[[bytes], PodConfig]
+    container: Callable[[bytes], ContainerConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The doors of the core that the edge uses."""
+
+    sandboxes: Sandboxes
+    containers: Containers
+    images: Images
+    node: Node
+
+
+@asynccontextmanager
+async def open_engine(
+    config: Config, facts: HostFacts, decoders: Decoders, ready: trio.Event
+) -> AsyncIterator[Engine]:
+    """Open the stores, load what is known, start the services.
+
+    On entry lists can be served from the last known state; `ready` is set once the node has been
+    reconciled and changes may be asked for. On exit everything that is process-scoped is closed;
+    pods keep running.
+    """
+    layout = Layout(config.root, config.state)
+    await trio.to_thread.run_sync(_prepare, layout)
+    database = await Database.open(layout.database, MIGRATIONS)
+    try:
+        async with Unpacker() as unpacker, trio.open_nursery() as services:
+            content = ContentStore(layout.content)
+            layers = LayerStore(layout.layers, unpacker)
+            library = Library(
+                content=content,
+                layers=layers,
+                rows=ImageRows(database),
+                layout=layout,
+                pinned=config.images.pinned,
+            )
+            snapshots = Snapshots(layout, layers)
+            puller = Puller(config.images, content, layers, library)
+            network = Network(config.network, layout.root / "network")
+            cgroups = Cgroups(facts.cgroup_mode, facts.cgroup_driver)
+            host = RuntimeHost(
+                facts=facts, layout=layout, conmon_path=config.conmon, log_level=config.log_level
+            )
+            handlers = Handlers(open_handlers(config, host), config.default_runtime)
+            registry = Registry()
+            operations = Operations(services)
+            supervisor = Supervisor(services)
+            sandbox_rows = SandboxRows(database, decoders.pod)
+            container_rows = ContainerRows(database, decoders.container)
+            sandbox_ladder = SandboxLadder(
+                config=config,
+                layout=layout,
+                facts=facts,
+                rows=sandbox_rows,
+                cgroups=cgroups,
+                network=network,
+                handlers=handlers,
+            )
+            spec = BundleSpec(
+                config=config,
+                layout=layout,
+                facts=facts,
+                handlers=handlers,
+                registry=registry,
+                sandboxes=sandbox_ladder,
+            )
+            container_ladder = ContainerLadder(
+                layout=layout,
+                rows=container_rows,
+                images=library,
+                snapshots=snapshots,
+                spec=spec,
+                handlers=handlers,
+                sandboxes=sandbox_ladder,
+                watch=supervisor.watch,
+            )
+            supervisor.use(container_ladder)
+            containers = Containers(
+                config=config,
+                facts=facts,
+                layout=layout,
+                rows=container_rows,
+                registry=registry,
+                operations=operations,
+                handlers=handlers,
+                cgroups=cgroups,
+                images=library,
+                ladder=container_ladder,
+                supervisor=supervisor,
+                nursery=services,
+            )
+            sandboxes = Sandboxes(
+                config=config,
+                facts=facts,
+                rows=sandbox_rows,
+                registry=registry,
+                operations=operations,
+                handlers=handlers,
+                cgroups=cgroups,
+                ladder=sandbox_ladder,
+                containers=containers,
+                nursery=services,
+            )
+            recovery = Recovery(
+                facts=facts,
+                layout=layout,
+                sandbox_rows=sandbox_rows,
+                container_rows=container_rows,
+                registry=registry,
+                sandbox_ladder=sandbox_ladder,
+                container_ladder=container_ladder,
+                sandboxes=sandboxes,
+                containers=containers,
+                supervisor=supervisor,
+            )
+            library.set_in_use(containers.layers_in_use)
+            await library.load()
+            await recovery.load()
+            node = Node(config=config, facts=facts, handlers=handlers, network=network, sandboxes=sandboxes)
+            await services.start(network.run)
+            await services.start(puller.run)
+            services.start_soon(_settle, handlers, recovery, library, ready)
+            yield Engine(sandboxes, containers, Images(library, puller), node)
+            services.cancel_scope.cancel()
+    finally:
+        await database.close()
+
+
+async def _settle(handlers: Handlers, recovery: Recovery, library: Library, ready: trio.Event) -> None:
+    """Bring memory and node together, then allow changes."""
+    await handlers.probe()
+    await recovery.settle()
+    await library.collect()
+    ready.set()
+    log.info("ready")
+
+
+def _prepare(layout: Layout) -> None:
+    """Make the directories that everything else expects."""
+    for directory, mode in (
+        (layout.root, 0o711),
+        (layout.root / "containers", 0o711),
+        (layout.layers, 0o711),
+        (layout.state, 0o711),
+        (layout.state / "pods", 0o711),
+        (layout.state / "containers", 0o711),
+        (layout.exits, 0o700),
+        (layout.netns_dir, 0o755),
+    ):
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(mode)
+    mounts.ensure_shared_mountpoint(layout.netns_dir)

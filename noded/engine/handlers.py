@@ -1,0 +1,109 @@
+"""Runtime handlers by the names that RuntimeClasses use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+import trio
+
+from noded.config import HandlerConfig
+from noded.errors import FailedPrecondition, InvalidArgument, NodedError
+from noded.model.runtime import Runtime, RuntimeFeatures
+from noded.plugins import Handler
+
+log = structlog.get_logger(__name__)
+
+_PROBE_SECONDS = 20.0  # a runtime that does not answer `features` in this time counts as unavailable
+
+
+class Handlers:
+    """The configured handlers and what they can do.
+
+    Features are probed at start and again when a handler that was unavailable is asked for, so
+    that installing the missing runtime needs no restart.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], default: str) -> None:
+        self._handlers = dict(handlers)
+        self._features: dict[str, RuntimeFeatures] = {}
+        self._problems: dict[str, str] = {}
+        self.default = default
+
+    async def probe(self) -> None:
+        """Ask every handler for its features, all at once. Never raises for a broken handler."""
+        async with trio.open_nursery() as nursery:
+            for name in self._handlers:
+                nursery.start_soon(self._probe, name)
+
+    async def _probe(self, name: str) -> None:
+        handler = self._handlers[name]
+        if handler.runtime is None:
+            self._problems[name] = handler.unavailable or "its plugin did not load"
+            return
+        try:
+            with trio.fail_after(_PROBE_SECONDS):
+                self._features[name] = await handler.runtime.features()
+            self._problems.pop(name, None)
+        except trio.TooSlowError:
+            self._problems[name] = f"it did not answer within {_PROBE_SECONDS:g} s"
+        except NodedError as error:
+            self._problems[name] = str(error)
+        if name in self._problems:
+            log.warning("runtime handler unavailable", handler=name, reason=self._problems[name])
+
+    def resolve(self, name: str) -> str:
+        """The handler name for what a request says; "" is the default one.
+
+        Raises: InvalidArgument naming the known handlers.
+        """
+        chosen = name or self.default
+        if chosen not in self._handlers:
+            known = ", ".join(sorted(self._handlers)) or "none"
+            raise InvalidArgument(
+                f"runtime_handler {chosen!r} is not configured on this node: use one of {known}, "
+                f"or add [runtimes.{chosen}] to the configuration"
+            )
+        return chosen
+
+    async def open(self, name: str) -> tuple[Runtime, RuntimeFeatures]:
+        """The runtime of a handler, for new work.
+
+        Raises: InvalidArgument for an unknown handler, FailedPrecondition for an unavailable one.
+        """
+        name = self.resolve(name)
+        if name not in self._features:
+            await self._probe(name)
+        handler = self._handlers[name]
+        if handler.runtime is None or name not in self._features:
+            raise FailedPrecondition(f"runtime handler {name!r} is unavailable: {self._problems[name]}")
+        return handler.runtime, self._features[name]
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime of a handler, for taking down what it once started, even if it is unhealthy."""
+        handler = self._handlers.get(name)
+        if handler is None or handler.runtime is None:
+            reason = handler.unavailable if handler else "it is no longer configured"
+            raise FailedPrecondition(
+                f"runtime handler {name!r} is needed to take this pod down, but is unavailable: {reason}; "
+                f"restore [runtimes.{name}] and its plugin"
+            )
+        return handler.runtime
+
+    def settings(self, name: str) -> HandlerConfig:
+        """The handler's configuration table."""
+        return self._handlers[name].config
+
+    def create_timeout_seconds(self, name: str) -> float:
+        """Budget of one create through this handler."""
+        return self._handlers[name].config.create_timeout_seconds
+
+    def features(self) -> list[tuple[str, RuntimeFeatures]]:
+        """Every available handler with its features, the default first."""
+        names = sorted(self._features, key=lambda name: (name != self.default, name))
+        return [(name, self._features[name]) for name in names]
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Unavailable handlers and why."""
+        return self._problems

@@ -1,0 +1,101 @@
+"""The small files a pod's containers share: resolv.conf, hostname, hosts, and /dev/shm.
+
+Pure text builders first; `PodDirectory` puts them in place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from noded.host import files, mounts
+from noded.model.paths import Layout
+from noded.model.pod import DNSConfig, IDMapping, NamespaceMode, PodConfig, UserNamespace
+from noded.model.records import SandboxRecord
+
+_SHM_BYTES = 64 * 1024 * 1024  # what Docker, containerd and CRI-O give a pod
+_RESOLV_CONF = Path("/etc/resolv.conf")
+_HOSTS = Path("/etc/hosts")
+
+
+def resolv_conf(dns: DNSConfig) -> str:
+    """resolv.conf(5) of a pod's DNS configuration."""
+    lines = []
+    if dns.searches:
+        lines.append("search " + " ".join(dns.searches))
+    lines += [f"nameserver {server}" for server in dns.servers]
+    if dns.options:
+        lines.append("options " + " ".join(dns.options))
+    return "".join(line + "\n" for line in lines)
+
+
+def hosts(ips: tuple[str, ...], hostname: str) -> str:
+    """hosts(5) for a pod whose kubelet mounts none: loopback and the pod's own name."""
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    if hostname:
+        lines += [f"{ip}\t{hostname}" for ip in ips]
+    return "".join(line + "\n" for line in lines)
+
+
+class PodDirectory:
+    """Makes and removes `state/pods/ID`."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    async def make(self, record: SandboxRecord, hostname: str) -> None:
+        """Write the files and mount /dev/shm. Leaves pieces on failure; `remove` takes them."""
+        await trio.to_thread.run_sync(self._make, record, hostname)
+
+    def _make(self, record: SandboxRecord, hostname: str) -> None:
+        directory = self._layout.pod(record.id)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        (directory / "ns").mkdir(exist_ok=True)
+        config = record.config
+        dns = config.dns
+        if dns is not None and (dns.servers or dns.searches or dns.options):
+            text = resolv_conf(dns)
+        else:
+            text = _RESOLV_CONF.read_text(errors="replace") if _RESOLV_CONF.exists() else ""
+        files.publish(directory / "resolv.conf", text.encode(), 0o644, durable=False)
+        files.publish(directory / "hostname", f"{hostname}\n".encode(), 0o644, durable=False)
+        if config.namespaces.ipc is not NamespaceMode.NODE:
+            self._mount_shm(directory / "shm", config.namespaces.userns)
+
+    def _mount_shm(self, target: Path, userns: UserNamespace | None) -> None:
+        target.mkdir(exist_ok=True)
+        if mounts.is_mountpoint(target):
+            return
+        options = f"mode=1777,size={_SHM_BYTES}"
+        if userns is not None and userns.mode is NamespaceMode.POD and userns.uids:
+            options += f",uid={_root_of(userns.uids)},gid={_root_of(userns.gids)}"
+        flags = mounts.MS_NOEXEC | mounts.MS_NOSUID | mounts.MS_NODEV
+        mounts.mount("shm", target, "tmpfs", flags, options)
+
+    async def write_hosts(self, record: SandboxRecord, hostname: str) -> None:
+        """Write the hosts file, once the pod's addresses are known."""
+        text = hosts(record.ips, hostname)
+        if record.config.host_network and await trio.Path(_HOSTS).exists():
+            text = await trio.Path(_HOSTS).read_text(errors="replace")
+        path = self._layout.pod(record.id) / "hosts"
+        await trio.to_thread.run_sync(lambda: files.publish(path, text.encode(), 0o644, durable=False))
+
+    async def remove(self, sandbox_id: str) -> None:
+        """Unmount and delete everything of the pod. Idempotent."""
+        await trio.to_thread.run_sync(self._remove, sandbox_id)
+
+    def _remove(self, sandbox_id: str) -> None:
+        directory = self._layout.pod(sandbox_id)
+        mounts.unmount(directory / "shm")
+        files.remove_tree(directory)
+
+
+def _root_of(mappings: tuple[IDMapping, ...]) -> int:
+    """The host id of the namespace's root."""
+    return next((mapping.host_id for mapping in mappings if mapping.container_id == 0), 0)
+
+
+def effective_hostname(config: PodConfig, host_name: str) -> str:
+    """What `hostname` prints in the pod: its own, or the node's with host networking."""
+    return host_name if config.host_network and not config.hostname else config.hostname

@@ -1,0 +1,108 @@
+"""The objects that exist, by id and by the key that clients retry with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from noded.engine.container import Container
+from noded.engine.sandbox import PodSandbox
+from noded.errors import InvalidArgument, NotFound
+from noded.model.container import ContainerKey
+from noded.model.lifecycle import SandboxIntent
+from noded.model.pod import SandboxKey
+
+T = TypeVar("T")
+
+_SHORTEST_PREFIX = 4  # shorter ones are typing errors more often than abbreviations
+
+
+class Registry:
+    """In-memory index. A removed object leaves at once, whoever still holds a reference."""
+
+    def __init__(self) -> None:
+        self._sandboxes: dict[str, PodSandbox] = {}
+        self._containers: dict[str, Container] = {}
+        self._sandbox_keys: dict[SandboxKey, PodSandbox] = {}
+        self._container_keys: dict[ContainerKey, Container] = {}
+
+    def add_sandbox(self, sandbox: PodSandbox) -> None:
+        self._sandboxes[sandbox.id] = sandbox
+        if sandbox.record.intent is not SandboxIntent.OWED:
+            self._sandbox_keys[sandbox.record.key] = sandbox
+
+    def free_sandbox_key(self, sandbox: PodSandbox) -> None:
+        """Let a new sandbox take the key, while this one lives on as a debt."""
+        if self._sandbox_keys.get(sandbox.record.key) is sandbox:
+            del self._sandbox_keys[sandbox.record.key]
+
+    def drop_sandbox(self, sandbox: PodSandbox) -> None:
+        self.free_sandbox_key(sandbox)
+        self._sandboxes.pop(sandbox.id, None)
+
+    def add_container(self, container: Container) -> None:
+        self._containers[container.id] = container
+        self._container_keys[container.record.key] = container
+
+    def drop_container(self, container: Container) -> None:
+        self._containers.pop(container.id, None)
+        if self._container_keys.get(container.record.key) is container:
+            del self._container_keys[container.record.key]
+
+    def find_sandbox(self, name: str) -> PodSandbox | None:
+        """By full id or unique prefix; None when clients must not see it.
+
+        Raises: InvalidArgument for an empty or ambiguous name.
+        """
+        found = _find(self._sandboxes, name, "pod_sandbox_id")
+        return found if found is not None and found.visible else None
+
+    def find_container(self, name: str) -> Container | None:
+        """By full id or unique prefix; None when clients must not see it."""
+        found = _find(self._containers, name, "container_id")
+        return found if found is not None and found.visible else None
+
+    def sandbox(self, name: str) -> PodSandbox:
+        """Like `find_sandbox`, but raises NotFound."""
+        found = self.find_sandbox(name)
+        if found is None:
+            raise NotFound(f"pod sandbox {name!r} does not exist")
+        found.claimed = True
+        return found
+
+    def container(self, name: str) -> Container:
+        """Like `find_container`, but raises NotFound."""
+        found = self.find_container(name)
+        if found is None:
+            raise NotFound(f"container {name!r} does not exist")
+        found.claimed = True
+        return found
+
+    def sandbox_of_key(self, key: SandboxKey) -> PodSandbox | None:
+        return self._sandbox_keys.get(key)
+
+    def container_of_key(self, key: ContainerKey) -> Container | None:
+        return self._container_keys.get(key)
+
+    def sandboxes(self) -> Iterator[PodSandbox]:
+        """Every sandbox, hidden ones too."""
+        return iter(list(self._sandboxes.values()))
+
+    def containers(self) -> Iterator[Container]:
+        """Every container, half-made ones too."""
+        return iter(list(self._containers.values()))
+
+    def containers_of(self, sandbox: PodSandbox) -> list[Container]:
+        return [one for one in self._containers.values() if one.sandbox is sandbox]
+
+
+def _find(objects: Mapping[str, T], name: str, field: str) -> T | None:
+    if not name:
+        raise InvalidArgument(f"{field} is empty: give an id")
+    exact = objects.get(name)
+    if exact is not None or len(name) < _SHORTEST_PREFIX:
+        return exact
+    matches = [identity for identity in objects if identity.startswith(name)]
+    if len(matches) > 1:
+        raise InvalidArgument(f"{field} {name!r} fits {len(matches)} objects: give more characters")
+    return objects[matches[0]] if matches else None

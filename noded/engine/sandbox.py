@@ -1,0 +1,88 @@
+"""A pod sandbox in memory: its record, its view, and what must not happen twice at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from noded.model.lifecycle import SANDBOX_STEPS, SandboxIntent, check_step, sandbox_state
+from noded.model.records import SandboxRecord
+from noded.model.runtime import Sandbox
+from noded.model.views import SandboxView
+from noded.store.sandboxes import SandboxRows
+
+_HIDDEN = frozenset({SandboxIntent.CREATING, SandboxIntent.OWED})
+
+
+class PodSandbox:
+    """One sandbox. `record` is what the database holds, always; `view` is derived from it.
+
+    `lock` serialises taking down; it is never held across a client's wait. `runtime` is the open
+    sandbox of the handler, None until it was started or attached.
+    """
+
+    def __init__(self, rows: SandboxRows, record: SandboxRecord) -> None:
+        self._rows = rows
+        self._commit_lock = trio.Lock()
+        self.record = record
+        self.stage = ""
+        self.lock = trio.Lock()
+        self.runtime: Sandbox | None = None
+        self.pid = 0
+        self.claimed = True
+        self.view = self._view()
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def visible(self) -> bool:
+        """Whether clients see it: not before it is complete, nor after they were told it is gone."""
+        return self.record.intent not in _HIDDEN
+
+    @property
+    def ready(self) -> bool:
+        return self.record.intent is SandboxIntent.READY
+
+    async def commit(self, **changes: Any) -> None:
+        """Make changed record fields durable, then visible. Not cancellable half-way."""
+        with trio.CancelScope(shield=True):
+            async with self._commit_lock:
+                record = replace(self.record, **changes)
+                check_step(SANDBOX_STEPS, self.record.intent, record.intent)
+                await self._rows.update(record)
+                self.record = record
+                self.view = self._view()
+
+    def refresh(self) -> None:
+        """Build the view anew after a change of something that is not in the record."""
+        self.view = self._view()
+
+    def _view(self) -> SandboxView:
+        record = self.record
+        info: dict[str, Any] = {
+            "runtimeHandler": record.handler,
+            "intent": record.intent.value,
+            "pid": self.pid,
+        }
+        if record.owed is not None:
+            info["owed"] = {
+                "stage": record.owed.stage,
+                "error": record.owed.last_error,
+                "tries": record.owed.tries,
+            }
+        if record.results:
+            info["cniResult"] = dict(record.results[0].raw)
+        return SandboxView(
+            id=record.id,
+            config=record.config,
+            handler=record.handler,
+            state=sandbox_state(record.intent),
+            created_at_ns=record.created_at_ns,
+            ips=record.ips,
+            pid=self.pid,
+            info=tuple(info.items()),
+        )

@@ -1,0 +1,251 @@
+"""The rungs of a pod sandbox: record, cgroup, files, namespaces, network, runtime, ready.
+
+Every `down` works from the record alone, whatever its `up` reached.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from noded.config import Config
+from noded.engine.handlers import Handlers
+from noded.engine.ladder import Rung
+from noded.engine.pod_files import PodDirectory, effective_hostname
+from noded.engine.sandbox import PodSandbox
+from noded.errors import FailedPrecondition
+from noded.host import namespaces, sysctl, userns
+from noded.host.cgroups import Cgroups
+from noded.model.host import HostFacts
+from noded.model.lifecycle import SandboxIntent
+from noded.model.network import AttachmentResult
+from noded.model.paths import Layout
+from noded.model.pod import NamespaceMode, PodConfig
+from noded.model.runtime import Runtime, RuntimeFeatures, SandboxRef, SandboxStart
+from noded.network.network import Network
+from noded.spec.infra import infra_spec
+from noded.spec.inputs import InfraInputs, NamespacePaths
+from noded.store.sandboxes import SandboxRows
+
+log = structlog.get_logger(__name__)
+
+
+class SandboxLadder:
+    """Knows how each rung of a sandbox comes up and goes down."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        layout: Layout,
+        facts: HostFacts,
+        rows: SandboxRows,
+        cgroups: Cgroups,
+        network: Network,
+        handlers: Handlers,
+    ) -> None:
+        self._config = config
+        self._layout = layout
+        self._facts = facts
+        self._rows = rows
+        self._cgroups = cgroups
+        self._network = network
+        self._handlers = handlers
+        self._files = PodDirectory(layout)
+        network_config = config.network
+        self.rungs: tuple[Rung[PodSandbox], ...] = (
+            Rung("record", self._record_up, self._record_down),
+            Rung("cgroup", self._cgroup_up, self._cgroup_down),
+            Rung("files", self._files_up, self._files_down),
+            Rung("namespaces", self._namespaces_up, self._namespaces_down),
+            Rung(
+                "network",
+                self._network_up,
+                self._network_down,
+                network_config.add_timeout_seconds,
+                network_config.del_timeout_seconds,
+                interruptible=True,  # killing a CNI plugin is safe: DEL follows
+            ),
+            Rung("runtime", self._runtime_up, self._runtime_down, 120.0, 60.0, interruptible=True),
+            Rung("ready", self._ready_up, self._ready_down),
+        )
+
+    @property
+    def stop_rungs(self) -> tuple[Rung[PodSandbox], ...]:
+        """What StopPodSandbox takes down: everything but the record."""
+        return self.rungs[1:]
+
+    # record
+
+    async def _record_up(self, sandbox: PodSandbox) -> None:
+        await self._rows.insert(sandbox.record)
+
+    async def _record_down(self, sandbox: PodSandbox) -> None:
+        await self._rows.delete(sandbox.id)
+
+    # cgroup: one for the pod's monitors, beside those that the runtime makes
+
+    def monitor_cgroup(self, sandbox: PodSandbox) -> str:
+        """Cgroup for monitor processes, "" to leave them where they start."""
+        if self._config.monitor_cgroup != "pod":
+            return self._config.monitor_cgroup
+        parent = sandbox.record.config.cgroup_parent
+        return self._cgroups.place(self._cgroups.oci_path(parent, f"conmon-{sandbox.id}"))
+
+    async def _cgroup_up(self, sandbox: PodSandbox) -> None:
+        if self._config.monitor_cgroup == "pod":
+            await trio.to_thread.run_sync(self._cgroups.create, self.monitor_cgroup(sandbox))
+
+    async def _cgroup_down(self, sandbox: PodSandbox) -> None:
+        if self._config.monitor_cgroup == "pod":
+            await trio.to_thread.run_sync(self._cgroups.remove, self.monitor_cgroup(sandbox))
+
+    # files
+
+    def hostname(self, sandbox: PodSandbox) -> str:
+        return effective_hostname(sandbox.record.config, socket.gethostname())
+
+    async def _files_up(self, sandbox: PodSandbox) -> None:
+        await self._files.make(sandbox.record, self.hostname(sandbox))
+
+    async def _files_down(self, sandbox: PodSandbox) -> None:
+        await self._files.remove(sandbox.id)
+
+    # namespaces
+
+    def pins(self, sandbox_id: str, config: PodConfig) -> dict[str, Path]:
+        """The namespaces that the pod owns, by kind, and where they are pinned."""
+        options = config.namespaces
+        kinds = []
+        if options.userns is not None and options.userns.mode is NamespaceMode.POD:
+            kinds.append("user")
+        if options.network is not NamespaceMode.NODE:
+            kinds += ["net", "uts"]
+        if options.ipc is not NamespaceMode.NODE:
+            kinds.append("ipc")
+        return {kind: self._layout.namespace_pin(sandbox_id, kind) for kind in kinds}
+
+    async def _namespaces_up(self, sandbox: PodSandbox) -> None:
+        config = sandbox.record.config
+        pins = self.pins(sandbox.id, config)
+        if "user" in pins:
+            mapping = config.namespaces.userns
+            assert mapping is not None
+            await userns.pin_with_user_namespace(pins, self.hostname(sandbox), mapping.uids, mapping.gids)
+        elif pins:
+            await namespaces.pin_namespaces(pins, self.hostname(sandbox))
+        sysctls = {**self._config.default_sysctls, **config.sysctls}
+        if sysctls:
+            await trio.to_thread.run_sync(sysctl.apply, pins, sysctls)
+
+    async def _namespaces_down(self, sandbox: PodSandbox) -> None:
+        def unpin() -> None:
+            for kind in ("uts", "ipc", "net", "user"):
+                namespaces.unpin(self._layout.namespace_pin(sandbox.id, kind))
+
+        await trio.to_thread.run_sync(unpin)
+
+    # network
+
+    async def _network_up(self, sandbox: PodSandbox) -> None:
+        record = sandbox.record
+        if not record.config.host_network:
+            netns = self._layout.namespace_pin(sandbox.id, "net")
+            parent = record.config.cgroup_parent
+            attachments = self._network.plan(sandbox.id, netns, record.config, parent)
+            await sandbox.commit(attachments=attachments)  # DEL is owed from here on
+            results: list[AttachmentResult] = []
+            for attachment in attachments:
+                results.append(await self._network.add(attachment))
+            await sandbox.commit(results=tuple(results))
+        await self._files.write_hosts(sandbox.record, self.hostname(sandbox))
+
+    async def _network_down(self, sandbox: PodSandbox) -> None:
+        record = sandbox.record
+        if not record.attachments:
+            return
+        results: tuple[AttachmentResult | None, ...] = record.results or (None,) * len(record.attachments)
+        for attachment, result in reversed(list(zip(record.attachments, results, strict=True))):
+            await self._network.delete(attachment, result)
+        await sandbox.commit(attachments=(), results=())
+
+    # runtime
+
+    def reference(self, sandbox: PodSandbox) -> SandboxRef:
+        """How the driver knows this sandbox."""
+        config = sandbox.record.config
+        return SandboxRef(
+            id=sandbox.id,
+            config=config,
+            bundle=self._layout.infra_bundle(sandbox.id),
+            cgroup=self._cgroups.oci_path(config.cgroup_parent, sandbox.id),
+        )
+
+    def open_runtime(self, sandbox: PodSandbox) -> Runtime:
+        """The runtime that this sandbox was made with."""
+        return self._handlers.runtime(sandbox.record.handler)
+
+    async def _runtime_up(self, sandbox: PodSandbox) -> None:
+        runtime, features = await self._handlers.open(sandbox.record.handler)
+        reference = self.reference(sandbox)
+        start = SandboxStart(
+            ref=reference,
+            infra_spec=self._infra_spec(sandbox, reference, features),
+            monitor_cgroup=self.monitor_cgroup(sandbox),
+            deadline_seconds=self._handlers.create_timeout_seconds(sandbox.record.handler),
+        )
+        sandbox.runtime = await runtime.start_sandbox(start)
+        sandbox.pid = await sandbox.runtime.infra_pid() or 0
+
+    def _infra_spec(
+        self, sandbox: PodSandbox, reference: SandboxRef, features: RuntimeFeatures
+    ) -> dict[str, Any] | None:
+        config = sandbox.record.config
+        if config.namespaces.pid is not NamespaceMode.POD and not features.needs_infra:
+            return None
+        init = shutil.which(self._config.init)
+        if init is None:
+            raise FailedPrecondition(
+                f"pods that share their PID namespace need the program {self._config.init!r}: "
+                "install the package catatonit, or set `init` in the configuration"
+            )
+        rootfs = reference.bundle / "rootfs"
+        rootfs.mkdir(parents=True, exist_ok=True)
+        pins = {kind: str(path) for kind, path in self.pins(sandbox.id, config).items()}
+        built = infra_spec(
+            InfraInputs(
+                pod=config,
+                host=self._facts,
+                features=features,
+                sandbox_id=sandbox.id,
+                rootfs=str(rootfs),
+                init=init,
+                cgroups_path=reference.cgroup,
+                namespaces=NamespacePaths(**pins),
+                hostname=self.hostname(sandbox),
+                log_directory=config.log_directory,
+            )
+        )
+        for warning in built.warnings:
+            log.warning("spec adjusted", id=sandbox.id, detail=warning)
+        return built.value
+
+    async def _runtime_down(self, sandbox: PodSandbox) -> None:
+        runtime = self.open_runtime(sandbox)
+        await runtime.destroy_sandbox(self.reference(sandbox))
+        sandbox.runtime = None
+        sandbox.pid = 0
+
+    # ready: the last rung, so that a create is complete exactly when this is durable
+
+    async def _ready_up(self, sandbox: PodSandbox) -> None:
+        await sandbox.commit(intent=SandboxIntent.READY, complete=True)
+
+    async def _ready_down(self, sandbox: PodSandbox) -> None:
+        if sandbox.ready:
+            await sandbox.commit(intent=SandboxIntent.STOPPING)

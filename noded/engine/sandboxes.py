@@ -1,0 +1,341 @@
+"""RunPodSandbox, StopPodSandbox, RemovePodSandbox."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection
+from functools import partial
+
+import structlog
+import trio
+
+from noded.config import Config
+from noded.engine.containers import Containers
+from noded.engine.debts import Debt, Debts
+from noded.engine.handlers import Handlers
+from noded.engine.ladder import climb, descend
+from noded.engine.operations import CALLER, Operation, Operations
+from noded.engine.registry import Registry
+from noded.engine.sandbox import PodSandbox
+from noded.engine.sandbox_ladder import SandboxLadder
+from noded.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from noded.host.cgroups import Cgroups
+from noded.model.host import HostFacts
+from noded.model.lifecycle import SandboxIntent
+from noded.model.pod import PodConfig, Resources
+from noded.model.records import SandboxRecord
+from noded.model.views import SandboxView
+from noded.spec.validate import validate_pod
+from noded.store.sandboxes import SandboxRows
+
+log = structlog.get_logger(__name__)
+
+
+class Sandboxes:
+    """The life of pod sandboxes."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        facts: HostFacts,
+        rows: SandboxRows,
+        registry: Registry,
+        operations: Operations,
+        handlers: Handlers,
+        cgroups: Cgroups,
+        ladder: SandboxLadder,
+        containers: Containers,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._config = config
+        self._facts = facts
+        self._rows = rows
+        self._registry = registry
+        self._operations = operations
+        self._handlers = handlers
+        self._cgroups = cgroups
+        self._ladder = ladder
+        self._containers = containers
+        self._nursery = nursery
+        self.debts_queue = Debts(nursery, config.network.del_grace_seconds, self.retry)
+
+    # reading
+
+    def view(self, name: str) -> SandboxView:
+        """The view of a sandbox by id or unique prefix. Raises NotFound."""
+        return self._registry.sandbox(name).view
+
+    def views(self) -> Collection[SandboxView]:
+        """The views of all sandboxes that clients may see."""
+        return [sandbox.view for sandbox in self._registry.sandboxes() if sandbox.visible]
+
+    # running
+
+    async def run(self, config: PodConfig, handler: str, request: bytes) -> str:
+        """Create and start a pod sandbox; return its id.
+
+        Idempotent by (namespace, name, uid, attempt): a retry joins the creation in progress or
+        gets the id of the READY sandbox.
+
+        Raises: InvalidArgument naming the field, FailedPrecondition for an unavailable handler,
+            AlreadyExists when this attempt was stopped, Unavailable and others from the rungs.
+        Cancellation: when the last waiter leaves, everything is undone before this returns.
+        Spec: CRI v1 RunPodSandbox.
+        """
+        handler = self._handlers.resolve(handler)
+        _, features = await self._handlers.open(handler)
+        validate_pod(config, features, self._facts)
+        self._cgroups.oci_path(config.cgroup_parent, "check")
+        key = config.key
+        sandbox: PodSandbox = await self._operations.join(
+            ("run", key),
+            f"creating pod sandbox {key.namespace}/{key.name}",
+            partial(self._run, config, handler, request),
+        )
+        self._settle_claim(sandbox)
+        return sandbox.id
+
+    async def _run(
+        self, config: PodConfig, handler: str, request: bytes, operation: Operation[PodSandbox]
+    ) -> PodSandbox:
+        existing = self._registry.sandbox_of_key(config.key)
+        if existing is not None:
+            if existing.ready:
+                return existing
+            if existing.record.complete:
+                raise AlreadyExists(
+                    f"pod sandbox {existing.id[:12]} of {config.key} was stopped: "
+                    "remove it, or ask with a higher attempt"
+                )
+            operation.stage = lambda: f"{existing.stage} of an earlier try"
+            await self._remove(existing)
+        record = SandboxRecord(
+            id=secrets.token_hex(32),
+            key=config.key,
+            handler=handler,
+            request=request,
+            config=config,
+            created_at_ns=time.time_ns(),
+            boot_id=self._facts.boot_id,
+            intent=SandboxIntent.CREATING,
+            overhead=config.overhead,
+            resources=config.resources,
+        )
+        sandbox = PodSandbox(self._rows, record)
+        sandbox.claimed = False
+        operation.stage = lambda: sandbox.stage
+        self._registry.add_sandbox(sandbox)
+        try:
+            await self._climb(sandbox)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await self._forget_or_owe(sandbox, error)
+            raise
+        log.info(
+            "pod sandbox ready",
+            id=sandbox.id,
+            pod=str(config.key),
+            handler=handler,
+            ips=list(sandbox.record.ips),
+        )
+        return sandbox
+
+    async def _climb(self, sandbox: PodSandbox) -> None:
+        budget = self._handlers.create_timeout_seconds(sandbox.record.handler)
+        reached = ""
+        with trio.move_on_after(budget) as scope:
+            try:
+                await climb(self._ladder.rungs, sandbox)
+            except trio.Cancelled:
+                reached = sandbox.stage
+                raise
+        if scope.cancelled_caught:
+            raise DeadlineExceeded(
+                f"creating the pod sandbox took longer than {budget:g} s {reached}".rstrip()
+            )
+
+    async def _forget_or_owe(self, sandbox: PodSandbox, error: BaseException) -> None:
+        """After a failed create: drop it when the rollback was complete, else keep it visible."""
+        if sandbox.stage == "":  # descend() reached the ground: the row is gone
+            self._registry.drop_sandbox(sandbox)
+            return
+        failure = error if isinstance(error, Exception) else Unavailable("the create was cancelled")
+        if sandbox.record.intent is SandboxIntent.CREATING:
+            await sandbox.commit(intent=SandboxIntent.STOPPING)
+        await self.debts_queue.owe(sandbox, failure)
+
+    def _settle_claim(self, sandbox: PodSandbox) -> None:
+        caller = CALLER.get()
+        if caller is None or not caller.gone:
+            sandbox.claimed = True
+        elif not sandbox.claimed:
+            self._nursery.start_soon(self._remove_unclaimed, sandbox)
+
+    async def _remove_unclaimed(self, sandbox: PodSandbox) -> None:
+        await trio.sleep(self._config.unclaimed_seconds)
+        if not sandbox.claimed and self._registry.find_sandbox(sandbox.id) is sandbox:
+            log.info("removing a pod sandbox that no client claimed", id=sandbox.id)
+            try:
+                await self.remove(sandbox.id)
+            except Exception as error:
+                log.warning("unclaimed pod sandbox not removed", id=sandbox.id, error=str(error))
+
+    # stopping
+
+    async def stop(self, name: str) -> None:
+        """Stop every container, then take down network and namespaces; the record stays.
+
+        Idempotent; an unknown sandbox is success. Raises: Unavailable while a take-down is owed
+        and younger than `del_grace_seconds`. Spec: CRI v1 StopPodSandbox.
+        """
+        sandbox = self._registry.find_sandbox(name)
+        if sandbox is None:
+            return
+        sandbox.claimed = True
+        await self._operations.join(
+            ("stop", sandbox.id),
+            f"stopping pod sandbox {sandbox.id[:12]}",
+            partial(self._stop_operation, sandbox),
+        )
+
+    async def _stop_operation(self, sandbox: PodSandbox, operation: Operation[None]) -> None:
+        operation.stage = lambda: sandbox.stage
+        async with sandbox.lock:
+            await self._stop(sandbox)
+
+    async def _stop(self, sandbox: PodSandbox) -> None:
+        if sandbox.record.intent is SandboxIntent.STOPPED:
+            return
+        if sandbox.ready:
+            await sandbox.commit(intent=SandboxIntent.STOPPING)
+        sandbox.stage = "stopping containers"
+        await self._containers.stop_all(sandbox)
+        if await self._take_down(sandbox):
+            await sandbox.commit(intent=SandboxIntent.STOPPED, owed=None)
+            log.info("pod sandbox stopped", id=sandbox.id)
+
+    async def _take_down(self, sandbox: PodSandbox) -> bool:
+        """Descend to the record. False = owed, and old enough not to bother the client with it."""
+        try:
+            await descend(self._ladder.stop_rungs, sandbox)
+        except Exception as error:
+            await self.debts_queue.owe(sandbox, error)
+            if self.debts_queue.in_grace(sandbox):
+                raise Unavailable(
+                    f"pod sandbox {sandbox.id[:12]} cannot be taken down yet ({sandbox.stage}): {error}"
+                ) from error
+            log.warning(
+                "take-down goes on without the client", id=sandbox.id, stage=sandbox.stage, error=str(error)
+            )
+            return False
+        return True
+
+    # removing
+
+    async def remove(self, name: str) -> None:
+        """Stop if necessary, remove every container, forget the sandbox.
+
+        Idempotent; an unknown sandbox is success. Raises: as `stop`. Spec: CRI v1 RemovePodSandbox.
+        """
+        sandbox = self._registry.find_sandbox(name)
+        if sandbox is None:
+            return
+        sandbox.claimed = True
+        await self._operations.join(
+            ("remove", sandbox.id),
+            f"removing pod sandbox {sandbox.id[:12]}",
+            partial(self._remove_operation, sandbox),
+        )
+
+    async def _remove_operation(self, sandbox: PodSandbox, operation: Operation[None]) -> None:
+        operation.stage = lambda: sandbox.stage
+        await self._remove(sandbox)
+
+    async def _remove(self, sandbox: PodSandbox) -> None:
+        async with sandbox.lock:
+            if self._registry.find_sandbox(sandbox.id) is not sandbox:
+                return
+            await self._stop(sandbox)
+            sandbox.stage = "removing containers"
+            await self._containers.remove_all(sandbox)
+            await self._forget(sandbox)
+
+    async def _forget(self, sandbox: PodSandbox) -> None:
+        with trio.CancelScope(shield=True):
+            if sandbox.record.owed is not None:
+                await sandbox.commit(intent=SandboxIntent.OWED)
+                self._registry.free_sandbox_key(sandbox)
+                return
+            await self._rows.delete(sandbox.id)
+            self._registry.drop_sandbox(sandbox)
+            log.info("pod sandbox removed", id=sandbox.id)
+
+    # debts
+
+    async def retry(self, sandbox: PodSandbox) -> None:
+        """One more try of what is owed; called in the background."""
+        async with sandbox.lock:
+            if sandbox.record.owed is None:
+                return
+            await self._containers.stop_all(sandbox)
+            try:
+                await descend(self._ladder.stop_rungs, sandbox)
+            except Exception as error:
+                await self.debts_queue.owe(sandbox, error)
+                raise
+            await self._settle(sandbox)
+
+    async def _settle(self, sandbox: PodSandbox) -> None:
+        """Nothing is owed any more: stopped for those who see it, gone for those who do not."""
+        if sandbox.record.complete and sandbox.visible:
+            await sandbox.commit(intent=SandboxIntent.STOPPED, owed=None)
+            return
+        await self._containers.remove_all(sandbox)
+        await sandbox.commit(owed=None)
+        await self._rows.delete(sandbox.id)
+        self._registry.drop_sandbox(sandbox)
+        log.info("debt settled", id=sandbox.id)
+
+    def debts(self) -> list[Debt]:
+        """Everything owed, for operators."""
+        return [
+            Debt(
+                id=sandbox.id,
+                kind=owed.stage,
+                subject=str(sandbox.record.key),
+                since_ns=owed.since_ns,
+                tries=owed.tries,
+                last_error=owed.last_error,
+            )
+            for sandbox in self._registry.sandboxes()
+            if (owed := sandbox.record.owed) is not None
+        ]
+
+    async def forgive(self, debt_id: str) -> None:
+        """Give up what a sandbox owes and forget the CNI attachment, on an operator's word.
+
+        Raises: NotFound, or the error of a rung that is not the network's.
+        """
+        for sandbox in self._registry.sandboxes():
+            if sandbox.record.owed is not None and sandbox.id.startswith(debt_id):
+                break
+        else:
+            raise NotFound(f"no debt with id {debt_id!r}: see `noded debts list`")
+        log.warning("debt forgiven", id=sandbox.id, stage=sandbox.record.owed.stage)
+        async with sandbox.lock:
+            await sandbox.commit(attachments=(), results=())
+        await self.retry(sandbox)
+
+    # resources
+
+    async def update_resources(
+        self, name: str, overhead: Resources | None, resources: Resources | None
+    ) -> None:
+        """Remember the pod's new resources; kubelet itself owns the pod cgroup.
+
+        Raises: NotFound. Spec: CRI v1 UpdatePodSandboxResources.
+        """
+        sandbox = self._registry.sandbox(name)
+        await sandbox.commit(overhead=overhead, resources=resources)

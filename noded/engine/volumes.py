@@ -1,0 +1,72 @@
+"""The host side of a container's mounts: does the source exist, and what is it really.
+
+A volume's path may hang (a dead NFS or FUSE server), so every look at one runs in a thread that is
+left behind when the budget ends; the message then names the path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import trio
+
+from noded.errors import DeadlineExceeded, FailedPrecondition, Unimplemented
+from noded.host.mountinfo import MountEntry, holder, parse_mountinfo, read_mountinfo
+from noded.model.container import Mount
+from noded.spec.inputs import ResolvedMount
+
+_LOOK_SECONDS = 180.0  # below the create budget, so that the message can name the path
+
+
+async def resolve_mounts(mounts: Sequence[Mount], stage: Callable[[str], None]) -> tuple[ResolvedMount, ...]:
+    """Follow symlinks of every source, make missing directories, and note the propagation.
+
+    Args:
+        stage: told which path is being looked at.
+
+    Raises: DeadlineExceeded naming a path that does not answer, FailedPrecondition otherwise.
+    Cancellation: safe; at most an empty directory was made.
+    """
+    if not mounts:
+        return ()
+    for mount in mounts:
+        if mount.image:
+            raise Unimplemented("image volumes are not implemented in this version of noded: mounts[].image")
+    table = parse_mountinfo(await trio.to_thread.run_sync(read_mountinfo))
+    return tuple([await _resolve(mount, table, stage) for mount in mounts])
+
+
+async def _resolve(mount: Mount, table: Sequence[MountEntry], stage: Callable[[str], None]) -> ResolvedMount:
+    stage(f"spec: stat({mount.host_path})")
+    try:
+        with trio.fail_after(_LOOK_SECONDS):
+            source = await trio.to_thread.run_sync(_real_source, mount.host_path, abandon_on_cancel=True)
+    except trio.TooSlowError:
+        raise DeadlineExceeded(
+            f"stat({mount.host_path}) did not answer within {_LOOK_SECONDS:g} s: "
+            f"check the file system behind it (mounted at {mount.container_path})"
+        ) from None
+    parent = holder(table, source)
+    return ResolvedMount(
+        mount=mount,
+        source=source,
+        parent=parent.mount_point if parent else "/",
+        parent_shared=bool(parent and parent.shared),
+        parent_slave=bool(parent and parent.master),
+    )
+
+
+def _real_source(host_path: str) -> str:
+    source = os.path.realpath(host_path)
+    try:
+        os.lstat(source)
+    except FileNotFoundError:
+        # Both peers make the directory; kubelet relies on it for hostPath without a type.
+        try:
+            os.makedirs(source, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise FailedPrecondition(f"mount source {host_path} does not exist: {error}") from error
+    except OSError as error:
+        raise FailedPrecondition(f"mount source {host_path} cannot be used: {error}") from error
+    return source

@@ -1,0 +1,245 @@
+"""One request to a registry, seen through to its final answer: login, redirects, retries.
+
+Runs in worker threads under `Transport.call`. Keeps tokens, and which insecure hosts have no TLS.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import trio
+
+from noded.errors import DataLoss, InvalidArgument, PermissionDenied, RegistryUnavailable
+from noded.images.refusals import Source, refused, unreached
+from noded.images.tokens import (
+    MAX_TOKEN_ANSWER,
+    Account,
+    Tokens,
+    basic_header,
+    parse_token,
+    pick,
+    token_request,
+)
+from noded.images.transport import Fault, Reply, Transport, Trouble
+from noded.wire import challenge as challenges
+
+MAX_REDIRECTS: Final = 10
+BASIC_SECONDS: Final = 86400.0  # basic logins do not expire; this only bounds how long one is kept
+_RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long one endpoint is tried before the next one, or kubelet's own back-off, takes over."""
+
+    attempts: int = 4  # of a request that meets a stall, a drop, 429 or 5xx
+    unreachable_attempts: int = 2  # of a connection that cannot be made
+    first_wait_seconds: float = 0.5  # doubled each time
+    longest_wait_seconds: float = 10.0
+    longest_retry_after_seconds: float = 60.0  # a registry that asks for more is given up
+
+    def wait_seconds(self, failures: int) -> float:
+        wait = min(self.first_wait_seconds * 2.0 ** (failures - 1), self.longest_wait_seconds)
+        return wait * random.uniform(0.75, 1.0)  # so that many nodes do not come back in step
+
+
+class Exchange:
+    """Sends requests until an answer is final."""
+
+    def __init__(self, transport: Transport, *, retry: Retry, tokens: Tokens) -> None:
+        self.retry = retry
+        self._transport = transport
+        self._tokens = tokens
+        self._plain: set[str] = set()
+
+    def request(
+        self,
+        source: Source,
+        method: str,
+        resource: str,
+        headers: Mapping[str, str],
+        *,
+        accept_416: bool = False,
+    ) -> Reply:
+        """Send until an answer is final. Returns only success."""
+        failures = 0
+        while True:
+            failures += 1
+            try:
+                reply = self._authorized(source, method, resource, headers)
+            except Fault as fault:
+                if failures >= self._attempts(fault):
+                    raise unreached(source, fault, resource) from fault
+                wait = self.retry.wait_seconds(failures)
+            else:
+                if 200 <= reply.status < 300:
+                    return reply
+                if reply.status == 416 and accept_416:
+                    reply.drain()
+                    raise DataLoss(
+                        f"{resource.removeprefix('blobs/')} of {source.image} from {source.endpoint.name} "
+                        "is damaged: it is shorter than its manifest says"
+                    )
+                wait = _retry_after(reply) or self.retry.wait_seconds(failures)
+                if (
+                    reply.status not in _RETRIED
+                    or failures >= self.retry.attempts
+                    or wait > self.retry.longest_retry_after_seconds
+                ):
+                    raise refused(source, reply, resource, failures)
+                reply.drain()
+            self.sleep(wait)
+
+    def _attempts(self, fault: Fault) -> int:
+        if fault.trouble in (Trouble.CERTIFICATE, Trouble.PROTOCOL):
+            return 1
+        return (
+            self.retry.unreachable_attempts if fault.trouble is Trouble.UNREACHABLE else self.retry.attempts
+        )
+
+    def _authorized(self, source: Source, method: str, resource: str, headers: Mapping[str, str]) -> Reply:
+        account = Account(source.endpoint.host, source.endpoint.path, source.credential)
+        header = self._tokens.header(account)
+        reply = self._send(source, method, resource, headers, header)
+        if reply.status != 401 or urlsplit(reply.url).netloc != source.endpoint.api_host:
+            return reply  # a blob store's 401 is not for our credential
+        if source.credential is not None and source.credential.registry_token:
+            return reply
+        self._tokens.forget(account)
+        try:
+            found = challenges.parse(reply.headers.getlist("WWW-Authenticate"))
+        except InvalidArgument as error:
+            reply.close()
+            raise PermissionDenied(
+                f"{source.subject} wants a login noded does not understand: {error}"
+            ) from None
+        challenge = pick(found, source.credential)
+        if challenge is None:
+            return reply
+        reply.drain()
+        if challenge.scheme == "basic" and source.credential is not None:
+            header = basic_header(source.credential)
+            self._tokens.keep(account, header, 86400.0)
+        else:
+            header = self._bearer(source, challenge)
+        reply = self._send(source, method, resource, headers, header)
+        if reply.status == 401:
+            self._tokens.forget(account)
+        return reply
+
+    def _bearer(self, source: Source, challenge: challenges.Challenge) -> str:
+        endpoint = source.endpoint
+        try:
+            ask = token_request(
+                challenge, endpoint.path, source.credential, cleartext_allowed=endpoint.insecure
+            )
+        except PermissionDenied as error:
+            raise PermissionDenied(f"{source.subject} cannot be logged in to: {error}") from None
+        failures = 0
+        while True:
+            failures += 1
+            reply = self._follow(ask.method, ask.url, ask.headers, "", source, ask.body)
+            if reply.status not in _RETRIED or failures >= self.retry.attempts:
+                break
+            wait = _retry_after(reply) or self.retry.wait_seconds(failures)
+            reply.drain()
+            self.sleep(min(wait, self.retry.longest_retry_after_seconds))
+        if reply.status == 400 and ask.method == "POST":  # OAuth2 says invalid_grant with 400
+            reply.status = 401
+        if reply.status != 200:
+            raise refused(source, reply, "token", failures)
+        with reply:
+            data = reply.body(MAX_TOKEN_ANSWER)
+        try:
+            token, lifetime = parse_token(data)
+        except ValueError as error:
+            raise RegistryUnavailable(f"{source.subject} cannot be logged in to: {error}") from None
+        header = f"Bearer {token}"
+        self._tokens.keep(Account(endpoint.host, endpoint.path, source.credential), header, lifetime)
+        return header
+
+    def _send(
+        self, source: Source, method: str, resource: str, headers: Mapping[str, str], authorization: str
+    ) -> Reply:
+        """Over TLS; an insecure endpoint without TLS over plain HTTP, which is then remembered."""
+        host = source.endpoint.api_host
+        address = f"{host}/v2/{source.endpoint.path}/{resource}"
+        if host in self._plain and source.endpoint.insecure:
+            try:
+                return self._follow(method, f"http://{address}", headers, authorization, source)
+            except Fault:
+                self._plain.discard(host)
+                raise
+        try:
+            return self._follow(method, f"https://{address}", headers, authorization, source)
+        except Fault as fault:
+            if not source.endpoint.insecure or fault.trouble is Trouble.STALLED:
+                raise
+        reply = self._follow(method, f"http://{address}", headers, authorization, source)
+        self._plain.add(host)
+        return reply
+
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        authorization: str,
+        source: Source,
+        body: bytes | None = None,
+    ) -> Reply:
+        """Send and follow redirects. The Authorization header never leaves the origin it was meant for."""
+        secrets = {"Authorization": authorization} if authorization else {}
+        if "Authorization" in headers:
+            secrets, headers = (
+                {"Authorization": headers["Authorization"]},
+                {key: value for key, value in headers.items() if key != "Authorization"},
+            )
+        for _ in range(MAX_REDIRECTS):
+            reply = self._transport.open(
+                method, url, {**headers, **secrets}, insecure=source.endpoint.insecure, body=body
+            )
+            location = reply.headers.get("Location")
+            if reply.status not in _REDIRECTS or not location:
+                return reply
+            reply.drain()
+            following = urljoin(url, location)
+            scheme = urlsplit(following).scheme
+            if scheme not in ("http", "https") or body is not None:
+                raise Fault(
+                    Trouble.PROTOCOL, f"it redirects {method} to {scheme}, which noded does not follow"
+                )
+            if scheme == "http" and urlsplit(url).scheme == "https" and not source.endpoint.insecure:
+                raise Fault(Trouble.PROTOCOL, "it redirects from TLS to plain HTTP")
+            if _origin(following) != _origin(url):
+                secrets = {}
+            url = following
+        raise Fault(Trouble.PROTOCOL, f"it redirects more than {MAX_REDIRECTS} times")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait in a worker thread; a cancellation ends it."""
+        trio.from_thread.run(trio.sleep, seconds)
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.hostname or "", port
+
+
+def _retry_after(reply: Reply) -> float:
+    """Seconds that the peer asks to wait, 0 when it does not say (RFC 9110 §10.2.3)."""
+    value = reply.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

@@ -1,0 +1,199 @@
+"""Unpacks the layers of images, each once at a time, if possible while they arrive.
+
+Theory of operation. A *layer flight* (by chain ID) makes an unpacked tree; pulls of any image share
+it. When an unpack worker is free as a layer begins, its blob goes into its file and through a pipe
+into the unpacker at once; else the finished file is unpacked later. Streaming is only a matter of
+speed: whatever goes wrong with the copy in the pipe, the file decides. The pipe ends only after the
+blob is verified, so an unpack from it never succeeds on a damaged blob.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from noded.errors import DataLoss, InvalidArgument, NodedError, ResourceExhausted, Unavailable
+from noded.images.download import Blobs, Downloads
+from noded.images.flight import Flights, Ticket, Work
+from noded.images.progress import LayerProgress, Phase
+from noded.images.refusals import Source
+from noded.images.tee import Tee
+from noded.model.image import LayerRef
+
+
+class Layers(Protocol):
+    """The part of `noded.images.layers.LayerStore` that a pull needs."""
+
+    def has(self, chain_id: str) -> bool: ...
+    def staged(self, chain_id: str) -> bool: ...
+    async def unpack(self, layer: LayerRef, source_fd: int) -> object: ...
+    async def publish(self, layers: Sequence[LayerRef]) -> object: ...
+
+
+@dataclass(slots=True)
+class Job:
+    """What one pull wants.
+
+    Args:
+        image: names it in messages.
+        sources: where blobs may be, best first.
+        parallel: layers in progress at once.
+        progress: filled by the fetcher, one per layer, bottom first.
+    """
+
+    image: str
+    sources: tuple[Source, ...]
+    layers: tuple[LayerRef, ...]
+    parallel: int
+    progress: list[LayerProgress] = field(default_factory=list)
+
+
+class Fetcher:
+    """Layer flights. They live in the nursery given.
+
+    Args:
+        unpack_workers: layers unpacked at once, 0 = number of CPUs of this process.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        downloads: Downloads,
+        blobs: Blobs,
+        layers: Layers,
+        unpack_workers: int = 0,
+    ) -> None:
+        self._downloads, self._blobs, self._layers = downloads, blobs, layers
+        self._flights: Flights[str, None] = Flights(nursery)
+        self._unpackers = trio.Semaphore(unpack_workers or len(os.sched_getaffinity(0)))
+        self._live: dict[str, LayerProgress] = {}
+
+    async def fetch(self, job: Job) -> None:
+        """Unpack every layer of the job that is not present, the largest first.
+
+        Raises: the first failure; the other layers are then given up.
+        Cancellation: safe. Layers that no other pull waits for are given up and their bytes removed.
+        """
+        errors: list[Exception] = []
+        slots = trio.Semaphore(job.parallel)
+        job.progress[:] = [LayerProgress(layer.blob_digest, layer.size_bytes) for layer in job.layers]
+        missing: list[tuple[LayerRef, LayerProgress]] = []
+        for index, layer in enumerate(job.layers):
+            if self._layers.has(layer.chain_id) or self._layers.staged(layer.chain_id):
+                job.progress[index].phase = Phase.PRESENT
+            else:
+                progress = self._live.get(layer.chain_id, job.progress[index])
+                job.progress[index] = progress
+                missing.append((layer, progress))
+        missing.sort(key=lambda pair: -pair[0].size_bytes)
+        async with trio.open_nursery() as nursery:
+            for layer, progress in missing:
+                await slots.acquire()
+                ticket = await self._flights.board(layer.chain_id, partial(self._begin, layer, progress, job))
+                nursery.start_soon(_wait, ticket, slots, errors, nursery.cancel_scope)
+        if errors:
+            raise errors[0]
+
+    def _begin(self, layer: LayerRef, progress: LayerProgress, job: Job) -> Work[None]:
+        # Taken here, in the order of the job, so that it is the largest layers that stream.
+        streams = False
+        if not self._blobs.has(layer.blob_digest) and not self._downloads.running(layer.blob_digest):
+            try:
+                self._unpackers.acquire_nowait()
+                streams = True
+            except trio.WouldBlock:
+                streams = False
+        self._live[layer.chain_id] = progress
+        return partial(self._bring, layer, progress, job, streams)
+
+    async def _bring(self, layer: LayerRef, progress: LayerProgress, job: Job, streams: bool) -> None:
+        try:
+            if streams:
+                try:
+                    # Another layer of the same blob may have begun since the worker was taken.
+                    done = not self._downloads.running(layer.blob_digest) and await self._stream(
+                        layer, progress, job
+                    )
+                finally:
+                    self._unpackers.release()
+                if done:
+                    progress.phase = Phase.DONE
+                    return
+            progress.phase = Phase.DOWNLOADING
+            await self._downloads.bring(job.sources, progress)
+            async with self._unpackers:
+                progress.phase = Phase.UNPACKING
+                await self._unpack_file(layer, job)
+            progress.done_bytes = progress.total_bytes
+            progress.phase = Phase.DONE
+        finally:
+            del self._live[layer.chain_id]
+
+    async def _unpack_file(self, layer: LayerRef, job: Job) -> None:
+        source = await trio.to_thread.run_sync(self._blobs.open, layer.blob_digest)
+        try:
+            await self._layers.unpack(layer, source)
+        except NodedError as error:
+            raise _named(error, job) from error
+        finally:
+            os.close(source)
+
+    async def _stream(self, layer: LayerRef, progress: LayerProgress, job: Job) -> bool:
+        """Download and unpack at once. False when the blob is here but must be unpacked from its file."""
+        progress.phase = Phase.STREAMING
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        tee = Tee(write_end)
+        unpack_error: NodedError | None = None
+        failure: Exception | None = None
+
+        async def unpack(scope: trio.CancelScope) -> None:
+            nonlocal unpack_error
+            try:
+                await self._layers.unpack(layer, read_end)
+            except NodedError as error:
+                unpack_error = error
+                if isinstance(error, ResourceExhausted | InvalidArgument):
+                    scope.cancel()  # the rest of the blob would change nothing
+            finally:
+                os.close(read_end)  # a writer blocked on the full pipe wakes
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unpack, nursery.cancel_scope)
+            ticket = await self._downloads.start(job.sources, progress, tee)
+            try:
+                await ticket.wait()
+            except Exception as error:
+                failure = error
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if unpack_error is None and not tee.spoiled:
+            return True
+        if tee.spoiled or isinstance(unpack_error, Unavailable) or unpack_error is None:
+            return False
+        raise _named(unpack_error, job) from unpack_error
+
+
+async def _wait(
+    ticket: Ticket[str, None], slots: trio.Semaphore, errors: list[Exception], scope: trio.CancelScope
+) -> None:
+    try:
+        await ticket.wait(own_failures_only=True)
+    except Exception as error:
+        errors.append(error)
+        scope.cancel()
+    finally:
+        slots.release()
+
+
+def _named(error: NodedError, job: Job) -> NodedError:
+    """The unpacker's error with the image's name in front."""
+    kinds = (DataLoss, InvalidArgument, ResourceExhausted, Unavailable)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), None)
+    return kind(f"cannot pull {job.image}: {error}") if kind else error

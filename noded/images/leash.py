@@ -1,0 +1,155 @@
+"""Connections that can be shut down under a thread that waits on them.
+
+Each connection keeps a duplicate of its socket, its *lifeline*; a call knows the one it uses now,
+its *leash*. Cutting the leash shuts the socket down, and the thread's read, write or TLS handshake
+ends at once. Name look-up and connect run on the trio side (happy eyeballs, cancellable by
+themselves), from where the thread takes the finished socket.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextvars import ContextVar
+from typing import Any, Final
+
+import trio
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+DEFAULT_CONNECT_SECONDS: Final = 30.0  # when urllib3 passes no timeout
+
+
+class Lifeline:
+    """A second handle on a connection's socket, to shut it down from another thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock: socket.socket | None = sock.dup()
+        self._lock = threading.Lock()
+        self._holders = 0  # for a moment two: a read-out connection is reused before it is let go
+        self._unneeded = False
+
+    def hold(self) -> None:
+        with self._lock:
+            self._holders += 1
+
+    def let_go(self) -> None:
+        """A call is done with the connection; a closed one needs its lifeline no more."""
+        with self._lock:
+            self._holders -= 1
+            self._close_if_free()
+
+    def abandon(self) -> None:
+        """The connection is closed. Its socket may live on in a body that is still being read."""
+        with self._lock:
+            self._unneeded = True
+            self._close_if_free()
+
+    def cut(self) -> None:
+        with self._lock:
+            if self._sock is not None:
+                try:
+                    self._sock.shutdown(socket.SHUT_RDWR)
+                except OSError:  # the peer was faster
+                    return
+
+    def _close_if_free(self) -> None:
+        if self._unneeded and not self._holders and self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class Leash:
+    """The connection that one call waits on now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lifeline: Lifeline | None = None
+        self._cut = False
+
+    def hold(self, lifeline: Lifeline) -> None:
+        with self._lock:
+            previous, self._lifeline = self._lifeline, lifeline
+            if previous is not lifeline:
+                lifeline.hold()
+                if previous is not None:
+                    previous.let_go()
+            if self._cut:
+                lifeline.cut()
+
+    def let_go(self) -> None:
+        with self._lock:
+            lifeline, self._lifeline = self._lifeline, None
+        if lifeline is not None:
+            lifeline.let_go()
+
+    def cut(self) -> None:
+        """Break the call's present and later waits."""
+        with self._lock:
+            self._cut = True
+            if self._lifeline is not None:
+                self._lifeline.cut()
+
+
+LEASH: ContextVar[Leash] = ContextVar("LEASH")  # how a connection deep in urllib3 finds its call
+
+
+async def cut_on_cancel(leash: Leash) -> None:
+    """Wait for cancellation; cut the leash then."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        leash.cut()
+
+
+async def _connect(host: str, port: int, seconds: float) -> socket.socket:
+    with trio.fail_after(seconds):
+        stream = await trio.open_tcp_stream(host, port)
+    # trio's socket is non-blocking; the thread needs a blocking one with a timeout.
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.settimeout(seconds)
+    return sock
+
+
+class _Leashed:
+    """Makes a urllib3 connection connect by trio and hang on the leash of the call that uses it."""
+
+    lifeline: Lifeline | None = None
+
+    def _new_conn(self: Any) -> socket.socket:
+        seconds = self.timeout if isinstance(self.timeout, int | float) else DEFAULT_CONNECT_SECONDS
+        sock: socket.socket = trio.from_thread.run(_connect, self.host, self.port, seconds)
+        self.lifeline = Lifeline(sock)
+        LEASH.get().hold(self.lifeline)
+        return sock
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.lifeline is not None and getattr(self, "sock", None) is not None:
+            LEASH.get().hold(self.lifeline)
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def close(self) -> None:
+        super().close()  # type: ignore[misc]
+        if self.lifeline is not None:
+            self.lifeline.abandon()
+            self.lifeline = None
+
+
+class _Plain(_Leashed, HTTPConnection):
+    pass
+
+
+class _TLS(_Leashed, HTTPSConnection):
+    pass
+
+
+class PlainPool(HTTPConnectionPool):
+    """urllib3's pool, on a leash."""
+
+    ConnectionCls = _Plain
+
+
+class TLSPool(HTTPSConnectionPool):
+    """urllib3's pool, on a leash."""
+
+    ConnectionCls = _TLS

@@ -1,0 +1,260 @@
+"""The local images: names, contents and their removal.
+
+Theory of operation. All images are in memory after `load`; questions are answered from there. A change
+is made durable in the database first, then in memory, and bytes are deleted last: a row never names
+bytes that are not there (bytes before rows), and bytes that no row names are garbage.
+
+A pull takes a *lease* on every digest and chain ID before it looks whether they are there, so that a
+collection at the same time does not take away what it found. Blobs and layers that no image, lease or
+container names go at once. Leases do not outlive the daemon: `collect`, after a start, drops them and
+with them what interrupted pulls left.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+import trio
+
+from noded.errors import FailedPrecondition
+from noded.images.content import ContentStore
+from noded.images.gc import find_garbage
+from noded.images.layers import LayerStore
+from noded.images.names import Names, is_pinned
+from noded.images.usage import WritableLayers
+from noded.model.image import FilesystemInfo, Image, Usage
+from noded.model.paths import Layout
+from noded.store.images import ImageRows, decode
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What a collection deleted."""
+
+    used_bytes: int = 0
+    blobs: int = 0
+    layers: int = 0
+
+
+class Library:
+    """The images of one noded instance.
+
+    Args:
+        pinned: references or globs; images with such a name are marked for kubelet's collector.
+        keep_blobs: keep compressed layers of complete images (`save` and repair need them).
+    """
+
+    def __init__(
+        self,
+        *,
+        content: ContentStore,
+        layers: LayerStore,
+        rows: ImageRows,
+        layout: Layout,
+        pinned: Sequence[str] = (),
+        keep_blobs: bool = True,
+    ) -> None:
+        self.content = content
+        self.layers = layers
+        self._rows = rows
+        self._layout = layout
+        self._pinned = tuple(pinned)
+        self._keep_blobs = keep_blobs
+        self._names = Names()
+        self._damaged: dict[str, Image] = {}
+        self._leases: dict[str, set[str]] = {}  # by owner
+        self._stale_owners: set[str] = set()
+        self._in_use: Callable[[], Collection[str]] | None = None
+        self._writable = WritableLayers(layout.root / "containers")
+        # Held while what is needed is compared with what is stored, and while that changes.
+        self._lock = trio.Lock()
+
+    def set_in_use(self, in_use: Callable[[], Collection[str]]) -> None:
+        """Tell which chain IDs containers need. Until then no layer is ever deleted."""
+        self._in_use = in_use
+
+    async def load(self) -> None:
+        """Read all images. Call once, before anything else.
+
+        An image with a missing blob or layer is not listed, since no container can be made from it;
+        its row and the rest of its bytes stay, so that a pull repairs it cheaply.
+        """
+        records, leases = await self._rows.load()
+        images = []
+        for image_id, record in records.items():
+            try:
+                images.append(decode(record))
+            except (ValueError, KeyError, TypeError) as error:
+                log.error("image row unreadable", image=image_id, error=str(error))
+        problems = await trio.to_thread.run_sync(lambda: [self._problem(image) for image in images])
+        for image, problem in zip(images, problems, strict=True):
+            if problem:
+                log.warning(
+                    "image incomplete, pull it again", image=image.id, tags=image.tags, problem=problem
+                )
+                self._damaged[image.id] = image
+            else:
+                self._names.put([replace(image, pinned=is_pinned(image, self._pinned))])
+        self._stale_owners = {owner for _, owner in leases}
+
+    def list(self) -> tuple[Image, ...]:
+        """All complete images."""
+        return tuple(self._names)
+
+    def get(self, reference: str) -> Image | None:
+        """The image with this ID, unique start of an ID, tag or digest reference; None if there is none.
+
+        Raises: InvalidArgument for a malformed reference or an ambiguous start.
+        """
+        return self._names.find(reference)
+
+    async def publish(self, image: Image, *references: str) -> Image:
+        """Make a complete image known under its own names and `references`; returns it as it is kept.
+
+        A tag that another image has moves to this one. Repeating it is success.
+
+        Raises: FailedPrecondition when a blob or layer is missing.
+        Cancellation: before or after, not in between.
+        """
+        problem = await trio.to_thread.run_sync(self._problem, image)
+        if problem:
+            raise FailedPrecondition(f"image {image.id} cannot be published: {problem}")
+        async with self._lock:
+            image = replace(image, created_at_ns=image.created_at_ns or time.time_ns())
+            changed = self._names.merged(image, references)
+            changed = [replace(item, pinned=is_pinned(item, self._pinned)) for item in changed]
+            with trio.CancelScope(shield=True):
+                await self._rows.change(changed)
+                self._names.put(changed)
+                self._damaged.pop(image.id, None)
+            return changed[0]
+
+    async def remove(self, reference: str) -> Freed:
+        """Remove an image with all its names, and free what only it needed. An unknown one is success.
+
+        Layers below a container's root file system stay until the container is gone.
+
+        Cancellation: the image is removed, or not; what is left of its bytes goes with the next sweep.
+        """
+        image = self.get(reference)
+        if image is None:
+            return Freed()
+        async with self._lock:
+            with trio.CancelScope(shield=True):
+                await self._rows.change((), [image.id])
+                self._names.drop(image.id)
+        freed = await self.sweep()
+        log.info("image removed", image=image.id, tags=image.tags, freed_bytes=freed.used_bytes)
+        return freed
+
+    async def lease(self, digest: str | Collection[str], owner: str) -> None:
+        """Keep blobs (digests) and layers (chain IDs) from being collected until `release`.
+
+        Take it before looking whether they are there.
+        """
+        wanted = {digest} if isinstance(digest, str) else set(digest)
+        async with self._lock:
+            new = wanted - self._leases.get(owner, set())
+            if new:
+                await self._rows.add_leases(new, owner)
+                self._leases.setdefault(owner, set()).update(new)
+
+    async def release(self, owner: str) -> Freed:
+        """End the leases of `owner`, and free what nobody else needs. No leases is success.
+
+        Call it under a shield: it is what cleans up after a cancelled pull.
+        """
+        async with self._lock:
+            if owner not in self._leases:
+                return Freed()
+            await self._rows.delete_leases(owner)
+            self._leases.pop(owner, None)
+        return await self.sweep()
+
+    async def sweep(self) -> Freed:
+        """Delete every blob and layer that nobody names. Call it when a container was removed."""
+        async with self._lock:
+            blobs = await trio.to_thread.run_sync(lambda: dict(self.content.blobs()))
+            leased = {digest for held in self._leases.values() for digest in held}
+            garbage = find_garbage(
+                images=[*self._names, *self._damaged.values()],
+                leased=leased,
+                in_use=None if self._in_use is None else self._in_use(),
+                blobs=blobs,
+                layers=self.layers.known(),
+                keep_blobs=self._keep_blobs,
+            )
+            used_bytes = sum(blobs[digest] for digest in garbage.blobs)
+            used_bytes += await trio.to_thread.run_sync(self._delete_blobs, garbage.blobs, leased)
+            doomed = await self.layers.detach(garbage.layers)
+        # Trees take long to delete, and nothing can find them any more: no lock for that.
+        await self.layers.delete(doomed)
+        freed = Freed(used_bytes + sum(tree.used_bytes for tree in doomed), len(garbage.blobs), len(doomed))
+        if freed.blobs or freed.layers:
+            log.info("freed", bytes=freed.used_bytes, blobs=freed.blobs, layers=freed.layers)
+        return freed
+
+    async def collect(self) -> Freed:
+        """After a start: drop the leases of the last run, and all bytes that interrupted work left.
+
+        Call it when containers are known (`set_in_use`), before the first pull.
+        """
+        async with self._lock:
+            for owner in self._stale_owners - self._leases.keys():
+                await self._rows.delete_leases(owner)
+            self._stale_owners.clear()
+        await self.layers.collect()
+        return await self.sweep()
+
+    async def fs_info(self) -> FilesystemInfo:
+        """Exact disk use: blobs and layers; the writable layers as of at most 30 s ago.
+
+        Spec: CRI v1 `ImageFsInfo`. Both parts name the same mount point unless they are on different
+        file systems: kubelet takes different ones for a split image file system.
+        """
+        blob_bytes, blob_inodes = await trio.to_thread.run_sync(self.content.usage)
+        layer_bytes, layer_inodes = self.layers.usage()
+        writable = await self._writable.measure()
+        image_at, container_at = await trio.to_thread.run_sync(_mount_points, self._layout)
+        image = Usage(image_at, blob_bytes + layer_bytes, blob_inodes + layer_inodes, time.time_ns())
+        container = Usage(container_at, writable.used_bytes, writable.used_inodes, writable.measured_at_ns)
+        return FilesystemInfo(image, container)
+
+    def _problem(self, image: Image) -> str:
+        """Why no container can be made from an image, "" if one can. Looks at names only.
+
+        A deep check after an unclean shutdown would come in here.
+        """
+        for what, digest in (("manifest", image.manifest_digest), ("configuration", image.id)):
+            if not self.content.has(digest):
+                return f"its {what} {digest} is missing"
+        for layer in image.layers:
+            if not self.layers.has(layer.chain_id):
+                return f"its layer {layer.diff_id} is missing"
+        return ""
+
+    def _delete_blobs(self, digests: Collection[str], leased: Collection[str]) -> int:
+        for digest in digests:
+            self.content.delete(digest)
+        return self.content.discard_partial(keep=leased)
+
+
+def _mount_points(layout: Layout) -> tuple[str, str]:
+    image, container = layout.layers, layout.root / "containers"
+    if _device(image) == _device(container):
+        return str(layout.root), str(layout.root)
+    return str(image), str(container)
+
+
+def _device(path: Path) -> int:
+    try:
+        return os.stat(path).st_dev
+    except FileNotFoundError:
+        return os.stat(path.parent).st_dev

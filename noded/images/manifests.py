@@ -1,0 +1,148 @@
+"""From a reference to all that a pull must bring: manifest, platform, configuration, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+
+from noded.errors import FailedPrecondition, InvalidArgument, NodedError
+from noded.images.download import SOURCE_ERRORS, Blobs
+from noded.images.platform import choose
+from noded.images.refusals import Source, most_telling
+from noded.images.registry import Fetched, RegistryClient
+from noded.images.transport import Transport
+from noded.model.image import LayerRef
+from noded.wire import digest as digests
+from noded.wire.descriptor import Descriptor, Platform
+from noded.wire.manifest import (
+    DOCKER_CONFIG,
+    MAX_CONFIG_BYTES,
+    OCI_CONFIG,
+    ConfigDocument,
+    Index,
+    Manifest,
+    layer_refs,
+    parse_config,
+    parse_manifest,
+)
+from noded.wire.reference import Reference
+
+MAX_INDEX_DEPTH: Final = 3  # an index in an index exists (nested by some build tools); a loop cannot
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image as its registry describes it, everything verified.
+
+    Args:
+        sources: all sources, the one that had the manifest first.
+        indexes: the indexes passed on the way, outermost first.
+        config: the configuration's bytes; its digest is the image ID.
+    """
+
+    sources: tuple[Source, ...]
+    indexes: tuple[Fetched, ...]
+    manifest: Fetched
+    parsed: Manifest
+    config: bytes
+    document: ConfigDocument
+    layers: tuple[LayerRef, ...]
+
+    @property
+    def image_id(self) -> str:
+        return self.parsed.config.digest
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Every digest that names this image: its indexes' and its manifest's."""
+        return tuple(dict.fromkeys(fetched.digest for fetched in (*self.indexes, self.manifest)))
+
+    @property
+    def size_bytes(self) -> int:
+        """Of manifest, configuration and compressed layers, each blob once."""
+        blobs = {layer.blob_digest: layer.size_bytes for layer in self.layers}
+        return len(self.manifest.data) + len(self.config) + sum(blobs.values())
+
+
+class Manifests:
+    """Asks the sources of an image for its description."""
+
+    def __init__(self, *, transport: Transport, client: RegistryClient, blobs: Blobs, host: Platform) -> None:
+        self._transport, self._client, self._blobs, self._host = transport, client, blobs, host
+
+    async def digest(self, sources: Sequence[Source], reference: Reference) -> str:
+        """The digest that the name stands for now, from the first source that knows it; "" if none says.
+
+        One HEAD request where it goes well. Raises and cancels as `find`.
+        """
+        _, digest = await _first(sources, lambda one: self._client.manifest_digest(one, reference.target))
+        return digest
+
+    async def find(self, sources: Sequence[Source], reference: Reference) -> Found:
+        """Get and check the image's description for this node's platform.
+
+        Raises: RegistryUnavailable, PermissionDenied, NotFound, DataLoss; FailedPrecondition for an
+            image noded cannot use; InvalidArgument for one that is not well formed.
+        Cancellation: safe, nothing is stored.
+        """
+        image = sources[0].image
+        source, fetched = await _first(sources, lambda one: self._client.manifest(one, reference.target))
+        sources = (source, *(one for one in sources if one is not source))
+        indexes: list[Fetched] = []
+        try:
+            parsed = parse_manifest(fetched.data, fetched.media_type)
+            while isinstance(parsed, Index):
+                indexes.append(fetched)
+                if len(indexes) > MAX_INDEX_DEPTH:
+                    raise InvalidArgument(f"its indexes are nested more than {MAX_INDEX_DEPTH} deep")
+                fetched = await self._child(sources, choose(parsed.manifests, self._host, image))
+                parsed = parse_manifest(fetched.data, fetched.media_type)
+            if parsed.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+                kind = parsed.artifact_type or parsed.config.media_type
+                raise FailedPrecondition(f"it is an artifact of type {kind!r}, not a container image")
+            config = await self._config(sources, parsed.config)
+            document = parse_config(config, parsed.annotations)
+            layers = layer_refs(parsed, document)
+        except (InvalidArgument, FailedPrecondition) as error:
+            if str(error).startswith("cannot pull"):
+                raise
+            raise type(error)(f"cannot pull {image}: {error}") from error
+        return Found(sources, tuple(indexes), fetched, parsed, config, document, layers)
+
+    async def _child(self, sources: Sequence[Source], entry: Descriptor) -> Fetched:
+        _, fetched = await _first(sources, lambda one: self._client.manifest(one, entry.digest))
+        # The index says what its entry is; a registry's Content-Type says no more.
+        return Fetched(fetched.data, entry.media_type or fetched.media_type, fetched.digest)
+
+    async def _config(self, sources: Sequence[Source], config: Descriptor) -> bytes:
+        if config.size_bytes > MAX_CONFIG_BYTES:
+            raise InvalidArgument(f"its config has {config.size_bytes} bytes, more than {MAX_CONFIG_BYTES}")
+        if self._blobs.has(config.digest):
+            return await trio.to_thread.run_sync(self._blobs.read, config.digest, MAX_CONFIG_BYTES)
+        _, data = await _first(
+            sources,
+            lambda one: self._transport.call(self._download_config, one, config.digest, config.size_bytes),
+        )
+        return data
+
+    def _download_config(self, source: Source, digest: str, size_bytes: int) -> bytes:
+        data = bytearray()
+        self._client.download(source, digest, size_bytes, data.extend)
+        digests.verify(bytes(data), digest, f"{source.subject} sent a config that")
+        return bytes(data)
+
+
+async def _first(sources: Sequence[Source], ask: Callable[[Source], Awaitable[T]]) -> tuple[Source, T]:
+    """The first source that answers, and its answer. Raises: the most telling of all errors."""
+    errors: list[NodedError] = []
+    for source in sources:
+        try:
+            return source, await ask(source)
+        except SOURCE_ERRORS as error:
+            errors.append(error)
+    raise most_telling(errors)

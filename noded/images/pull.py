@@ -1,0 +1,281 @@
+"""PullImage: from a name to a complete image in the local store.
+
+name -> candidates -> endpoints -> manifest -> configuration -> layers -> published
+
+Nothing of an image can be seen before `library.publish`. Whatever fails or is cancelled earlier
+leaves only blobs and layers that nobody owns, which the library collects once their lease is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from noded.config import ImagesConfig
+from noded.errors import (
+    InvalidArgument,
+    NodedError,
+    NotFound,
+    PermissionDenied,
+    RegistryUnavailable,
+    Unavailable,
+)
+from noded.images import registries_conf
+from noded.images.auth import DEFAULT_FILES, Credentials
+from noded.images.download import Blobs, Downloads
+from noded.images.endpoints import candidates, resolve
+from noded.images.fetch import Fetcher, Job, Layers
+from noded.images.flight import Flights, Work
+from noded.images.manifests import Found, Manifests
+from noded.images.platform import host_platform
+from noded.images.progress import LayerProgress, PullProgress, snapshot
+from noded.images.proxies import Proxies
+from noded.images.refusals import Source, most_telling
+from noded.images.registries_conf import RegistriesConf
+from noded.images.registry import RegistryClient
+from noded.images.transport import Transport
+from noded.model.image import Credential, Image
+from noded.wire.descriptor import Platform
+from noded.wire.reference import Reference
+
+RELEASE_SECONDS: Final = 30.0  # budget for giving leases back when a pull ends in any way
+
+log = structlog.get_logger(__name__)
+
+
+class Library(Protocol):
+    """The part of `noded.images.library.Library` that a pull needs."""
+
+    def get(self, reference: str) -> Image | None: ...
+    async def lease(self, digest: Collection[str], owner: str) -> object: ...
+    async def release(self, owner: str) -> object: ...
+    async def publish(self, image: Image) -> object: ...
+
+
+@dataclass(slots=True)
+class _Running:
+    """One pull in progress, for `Puller.progress`."""
+
+    reference: str
+    started_at_ns: int
+    layers: list[LayerProgress] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Pulls that may share one task: same names, same rights."""
+
+    names: tuple[Reference, ...]
+    credential: Credential | None
+    namespace: str
+
+
+class Puller:
+    """Pulls images. A service: `run` must be running.
+
+    Args:
+        transport, retry: connections and patience; by default as configured, with the environment's
+            proxies.
+        host: the platform to pull for, by default this node's.
+    """
+
+    def __init__(
+        self,
+        config: ImagesConfig,
+        blobs: Blobs,
+        layers: Layers,
+        library: Library,
+        *,
+        transport: Transport | None = None,
+        client: RegistryClient | None = None,
+        credentials: Credentials | None = None,
+        host: Platform | None = None,
+    ) -> None:
+        self._config, self._blobs, self._layers, self._library = config, blobs, layers, library
+        self._transport = transport or Transport(
+            stall_seconds=config.stall_timeout_seconds, proxies=Proxies.from_environment(os.environ)
+        )
+        self._client = client or RegistryClient(self._transport)
+        files = (config.auth_file,) if config.auth_file is not None else DEFAULT_FILES
+        self._credentials = credentials or Credentials(files)
+        self._manifests = Manifests(
+            transport=self._transport, client=self._client, blobs=blobs, host=host or host_platform()
+        )
+        self._conf = RegistriesConf()
+        self._running: dict[str, _Running] = {}
+        self._flights: Flights[_Key, str] | None = None
+        self._downloads: Downloads | None = None
+        self._fetcher: Fetcher | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve pulls until cancelled.
+
+        Cancellation: ends running pulls; their callers get Unavailable.
+        """
+        try:
+            await self.reload()
+        except InvalidArgument as error:  # running pods do not depend on it; every pull will say so
+            log.warning("registries.conf is not valid", error=str(error))
+        try:
+            async with trio.open_nursery() as nursery:
+                self._downloads = Downloads(
+                    nursery, transport=self._transport, client=self._client, blobs=self._blobs
+                )
+                self._fetcher = Fetcher(
+                    nursery,
+                    downloads=self._downloads,
+                    blobs=self._blobs,
+                    layers=self._layers,
+                    unpack_workers=self._config.unpack_workers,
+                )
+                self._flights = Flights(nursery)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._flights = self._downloads = self._fetcher = None
+            self._transport.close()
+
+    async def reload(self) -> RegistriesConf:
+        """Read registries.conf and its drop-ins again; each pull does it too.
+
+        Raises: InvalidArgument naming the file; what was read before stays in `names`.
+        """
+        conf = await trio.to_thread.run_sync(registries_conf.load, self._config.registries_conf)
+        if conf != self._conf:
+            for key in conf.ignored:
+                log.warning("registries.conf has a key noded does not know", key=key)
+            self._conf = conf
+        return conf
+
+    def names(self, text: str) -> tuple[Reference, ...]:
+        """What an image name may mean by the configuration read last; see `candidates`."""
+        return candidates(self._conf, text)
+
+    def progress(self) -> tuple[PullProgress, ...]:
+        """All pulls that run now."""
+        return tuple(snapshot(one.reference, one.started_at_ns, one.layers) for one in self._running.values())
+
+    async def pull(self, reference: str, credential: Credential | None = None, namespace: str = "") -> str:
+        """Pull an image, or make sure that the one here is what its registry has; return its image ID.
+
+        Pulls of the same name with the same credential share one task. For an image that is here,
+        one HEAD request proves that the credential may read it.
+
+        Args:
+            credential: from the client; None = what the node has stored for the registry.
+            namespace: of the pod, "" if none; pulls of different namespaces are not shared.
+
+        Raises:
+            InvalidArgument: the reference, registries.conf or the image itself is not well formed.
+            RegistryUnavailable, PermissionDenied, NotFound, DataLoss, FailedPrecondition,
+            ResourceExhausted: naming the image, the endpoint and what to do.
+
+        Cancellation: safe. When the last caller leaves, the pull ends and its bytes are removed.
+        Spec: CRI v1 `PullImage`.
+        """
+        if credential == Credential():  # a client's empty AuthConfig means none
+            credential = None
+        conf = await self.reload()
+        if self._flights is None:
+            raise Unavailable("noded does not pull images yet, or no more: try again")
+        names = candidates(conf, reference)
+        key = _Key(names, credential, namespace)
+        return await self._flights.join(key, lambda: self._begin(names, conf, credential))
+
+    def _begin(
+        self, names: tuple[Reference, ...], conf: RegistriesConf, credential: Credential | None
+    ) -> Work[str]:
+        return partial(self._pull_any, names, conf, credential)
+
+    async def _pull_any(
+        self, names: tuple[Reference, ...], conf: RegistriesConf, credential: Credential | None
+    ) -> str:
+        errors: list[NodedError] = []
+        for name in names:
+            try:
+                return await self._pull_name(name, conf, credential)
+            except (NotFound, PermissionDenied, RegistryUnavailable) as error:
+                errors.append(error)
+        raise most_telling(errors)
+
+    async def _pull_name(self, name: Reference, conf: RegistriesConf, credential: Credential | None) -> str:
+        owner = f"pull-{secrets.token_hex(8)}"
+        running = self._running[owner] = _Running(str(name), time.time_ns())
+        started = trio.current_time()
+        try:
+            sources = await self._sources(name, conf, credential)
+            if (present := self._library.get(name.canonical)) is not None:
+                digest = await self._manifests.digest(sources, name)
+                if digest and f"{name.repository}@{digest}" in present.digests:
+                    log.debug("image is up to date", reference=str(name), image_id=present.id)
+                    return present.id
+            found = await self._manifests.find(sources, name)
+            image = await self._bring(name, found, owner, running)
+        finally:
+            del self._running[owner]
+            with trio.move_on_after(RELEASE_SECONDS, shield=True):
+                await self._library.release(owner)
+        log.info(
+            "image pulled",
+            reference=str(name),
+            image_id=image.id,
+            endpoint=found.sources[0].endpoint.name,
+            bytes=image.size_bytes,
+            seconds=round(trio.current_time() - started, 3),
+        )
+        return image.id
+
+    async def _sources(
+        self, name: Reference, conf: RegistriesConf, credential: Credential | None
+    ) -> tuple[Source, ...]:
+        sources = []
+        for endpoint in resolve(conf, name):
+            # The client's credential is for the registry it named, not for a mirror in front of it.
+            login = credential if not endpoint.mirror else None
+            if login is None:
+                login = await self._credentials.find(endpoint.host, endpoint.path, conf.credential_helpers)
+            sources.append(Source(endpoint, login, str(name)))
+        return tuple(sources)
+
+    async def _bring(self, name: Reference, found: Found, owner: str, running: _Running) -> Image:
+        if self._fetcher is None or self._downloads is None:
+            raise Unavailable("noded is stopping: try again when it is up")
+        await self._library.lease(_needed(found), owner)
+        job = Job(
+            image=str(name),
+            sources=found.sources,
+            layers=found.layers,
+            parallel=self._config.max_parallel_downloads,
+            progress=running.layers,
+        )
+        await self._fetcher.fetch(job)
+        for data in (*(one.data for one in found.indexes), found.manifest.data, found.config):
+            await self._downloads.keep(data)
+        await self._layers.publish(found.layers)
+        image = Image(
+            id=found.image_id,
+            manifest_digest=found.manifest.digest,
+            tags=() if name.digest else (name.canonical,),
+            digests=tuple(f"{name.repository}@{digest}" for digest in found.digests),
+            size_bytes=found.size_bytes,
+            layers=found.layers,
+            config=found.document.config,
+            created_at_ns=time.time_ns(),
+        )
+        await self._library.publish(image)
+        return image
+
+
+def _needed(found: Found) -> Collection[str]:
+    """Digests of the blobs and chain IDs of the layers that must stay while the pull runs."""
+    blobs = (layer.blob_digest for layer in found.layers)
+    chains = (layer.chain_id for layer in found.layers)
+    return {*found.digests, found.image_id, *blobs, *chains}

@@ -1,0 +1,60 @@
+"""Exact reads over a supplier of chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from noded.images.unpack.faults import corrupt
+
+_NOTHING = memoryview(b"")
+
+
+class ByteStream:
+    """A forward-only view of the bytes that `supply` returns, until it returns b"".
+
+    Raises (from all reads): LayerFault(corrupt) when the bytes end early.
+    """
+
+    __slots__ = ("_end", "_position", "_supply", "_view")
+
+    def __init__(self, supply: Callable[[], bytes]) -> None:
+        self._supply = supply
+        self._view = _NOTHING
+        self._position = 0
+        self._end = 0
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes. For small sizes: they are copied."""
+        end = self._position + size
+        if end <= self._end:
+            data = self._view[self._position : end].tobytes()
+            self._position = end
+            return data
+        parts = []
+        while size:
+            part = self.piece(size)
+            parts.append(bytes(part))
+            size -= len(part)
+        return b"".join(parts)
+
+    def piece(self, most: int) -> memoryview:
+        """Between 1 and `most` bytes, not copied, valid until the next call."""
+        if self._position == self._end and not self._refill():
+            raise corrupt("the archive ends early")
+        start = self._position
+        self._position = end = min(start + most, self._end)
+        return self._view[start:end]
+
+    def skip(self, size: int) -> None:
+        while size:
+            size -= len(self.piece(size))
+
+    def at_end(self) -> bool:
+        return self._position == self._end and not self._refill()
+
+    def _refill(self) -> bool:
+        chunk = self._supply()
+        self._view = memoryview(chunk)
+        self._position = 0
+        self._end = len(chunk)
+        return bool(chunk)

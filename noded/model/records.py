@@ -1,0 +1,167 @@
+"""What the database keeps of sandboxes and containers, and its JSON form.
+
+The CRI request is stored verbatim beside these facts; `config` is its decoded form. The functions
+here are pure; unknown keys in stored facts are ignored, so an older daemon can read a newer row
+within the limits that the migration's `oldest_reader` sets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from noded.model.container import ContainerConfig, ContainerKey, ContainerUser
+from noded.model.lifecycle import ContainerIntent, SandboxIntent
+from noded.model.network import Attachment, AttachmentResult
+from noded.model.pod import HugepageLimit, PodConfig, Resources, SandboxKey
+from noded.model.runtime import Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A teardown that failed: since when, how often tried, and what it said last."""
+
+    since_ns: int
+    tries: int
+    stage: str
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRecord:
+    """One pod sandbox. `attachments` is the CNI intent, stored before ADD runs.
+
+    `complete` says that it was once READY, so that a client may know it.
+    """
+
+    id: str
+    key: SandboxKey
+    handler: str
+    request: bytes
+    config: PodConfig
+    created_at_ns: int
+    boot_id: str
+    intent: SandboxIntent
+    complete: bool = False
+    attachments: tuple[Attachment, ...] = ()
+    results: tuple[AttachmentResult, ...] = ()
+    owed: Owed | None = None
+    overhead: Resources | None = None
+    resources: Resources | None = None
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """Pod addresses in the order that the first network reported them."""
+        return self.results[0].ips if self.results else ()
+
+    def facts(self) -> str:
+        return json.dumps(
+            {
+                "complete": self.complete,
+                "attachments": [asdict(attachment) for attachment in self.attachments],
+                "results": [asdict(result) for result in self.results],
+                "owed": asdict(self.owed) if self.owed else None,
+                "overhead": _resources_to_json(self.overhead),
+                "resources": _resources_to_json(self.resources),
+            },
+            separators=(",", ":"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """One container. `cgroup` is its OCI cgroupsPath, `chain_ids` the layers it pins."""
+
+    id: str
+    key: ContainerKey
+    request: bytes
+    config: ContainerConfig
+    created_at_ns: int
+    boot_id: str
+    intent: ContainerIntent
+    image_id: str
+    chain_ids: tuple[str, ...] = ()
+    cgroup: str = ""
+    log_path: str = ""
+    stop_signal: str = ""
+    user: ContainerUser | None = None
+    pid: int = 0
+    started_at_ns: int = 0
+    exited: Exit | None = None
+    resources: Resources | None = None
+
+    def facts(self) -> str:
+        return json.dumps(
+            {
+                "image_id": self.image_id,
+                "chain_ids": self.chain_ids,
+                "cgroup": self.cgroup,
+                "log_path": self.log_path,
+                "stop_signal": self.stop_signal,
+                "user": asdict(self.user) if self.user else None,
+                "pid": self.pid,
+                "started_at_ns": self.started_at_ns,
+                "exited": asdict(self.exited) if self.exited else None,
+                "resources": _resources_to_json(self.resources),
+            },
+            separators=(",", ":"),
+        )
+
+
+def sandbox_facts(text: str) -> dict[str, Any]:
+    """Parse stored facts into keyword arguments of `SandboxRecord`."""
+    data = json.loads(text)
+    owed = data.get("owed")
+    return {
+        "complete": data.get("complete", False),
+        "attachments": tuple(_attachment(item) for item in data.get("attachments", ())),
+        "results": tuple(
+            AttachmentResult(raw=item["raw"], ips=tuple(item["ips"])) for item in data.get("results", ())
+        ),
+        "owed": Owed(**_only(owed, "since_ns", "tries", "stage", "last_error")) if owed else None,
+        "overhead": _resources_from_json(data.get("overhead")),
+        "resources": _resources_from_json(data.get("resources")),
+    }
+
+
+def container_facts(text: str) -> dict[str, Any]:
+    """Parse stored facts into keyword arguments of `ContainerRecord`."""
+    data = json.loads(text)
+    user, exited = data.get("user"), data.get("exited")
+    return {
+        "image_id": data["image_id"],
+        "chain_ids": tuple(data.get("chain_ids", ())),
+        "cgroup": data.get("cgroup", ""),
+        "log_path": data.get("log_path", ""),
+        "stop_signal": data.get("stop_signal", ""),
+        "user": ContainerUser(user["uid"], user["gid"], tuple(user["supplemental_groups"])) if user else None,
+        "pid": data.get("pid", 0),
+        "started_at_ns": data.get("started_at_ns", 0),
+        "exited": Exit(**_only(exited, *Exit.__slots__)) if exited else None,
+        "resources": _resources_from_json(data.get("resources")),
+    }
+
+
+def _only(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: data[name] for name in names if name in data}
+
+
+def _attachment(data: Mapping[str, Any]) -> Attachment:
+    known = _only(data, "sandbox_id", "netns_path", "ifname", "network", "conflist", "capability_args")
+    return Attachment(**known, cni_args=tuple((key, value) for key, value in data["cni_args"]))
+
+
+def _resources_to_json(resources: Resources | None) -> dict[str, Any] | None:
+    if resources is None:
+        return None
+    return asdict(resources) | {"unified": dict(resources.unified)}
+
+
+def _resources_from_json(data: Mapping[str, Any] | None) -> Resources | None:
+    if data is None:
+        return None
+    limits = tuple(HugepageLimit(item["page_size"], item["limit_bytes"]) for item in data["hugepage_limits"])
+    known = _only(data, *(name for name in Resources.__slots__ if name != "hugepage_limits"))
+    return Resources(**known, hugepage_limits=limits)

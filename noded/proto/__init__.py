@@ -1,0 +1,1 @@
+"""Generated protobuf messages. Never edit: run proto/generate.py."""

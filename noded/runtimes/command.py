@@ -1,0 +1,161 @@
+"""Running the runtime's program: its command line, and short commands under a deadline."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from noded.errors import DeadlineExceeded, Unavailable
+
+_log = structlog.get_logger(__name__)
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# How long a killed command may take to disappear: a process in uninterruptible sleep never does.
+_DEATH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A finished command. `returncode` is negative for a signal, as in subprocess."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+def find_program(name: str, package: str) -> str:
+    """Return the absolute path of a program, given by name or path.
+
+    Raises: Unavailable that names what to install.
+    """
+    found = shutil.which(name, path=os.environ.get("PATH", DEFAULT_PATH))
+    if found is None:
+        where = name if "/" in name else f"{name} in PATH"
+        raise Unavailable(f"cannot find the program {where}: install the package {package!r} or set its path")
+    return os.path.abspath(found)
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of runtimes and monitors.
+
+    The daemon's own one is not inherited: NOTIFY_SOCKET would make runc proxy sd_notify into the
+    container, LISTEN_FDS would hand it descriptors that do not exist.
+    """
+    return {"PATH": os.environ.get("PATH", DEFAULT_PATH), **extra}
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """How to call one handler's runtime.
+
+    Args:
+        program: absolute path of the runtime.
+        monitored: what a monitor must run instead for `create`; the program itself or a wrapper.
+        wrapped: verbs that must go through `monitored` when called directly, too.
+        global_args: flags before the verb, on every command.
+        direct_args: further such flags, which a monitor adds by itself.
+    """
+
+    program: str
+    monitored: str
+    wrapped: frozenset[str]
+    global_args: tuple[str, ...]
+    direct_args: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    def argv(self, verb: str, *args: str, globals_: Sequence[str] = ()) -> list[str]:
+        program = self.monitored if verb in self.wrapped else self.program
+        return [program, *self.direct_args, *self.global_args, *globals_, verb, *args]
+
+    async def run(
+        self, verb: str, *args: str, timeout_seconds: float, stdin: bytes = b"", cwd: Path | None = None
+    ) -> Completed:
+        """Run one command to its end and collect its output.
+
+        Raises: DeadlineExceeded naming the command; Unavailable if it cannot be executed.
+        Cancellation: the command's process group is killed.
+        """
+        argv = self.argv(verb, *args)
+        return await run(
+            argv, timeout_seconds=timeout_seconds, stdin=stdin, cwd=cwd, environment=self.environment
+        )
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    timeout_seconds: float,
+    environment: Mapping[str, str],
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+) -> Completed:
+    """Run a short command in its own process group; see `CommandLine.run`."""
+    started = trio.current_time()
+    with trio.move_on_after(timeout_seconds) as scope:
+        try:
+            done = await trio.run_process(
+                list(argv),
+                stdin=stdin,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=cwd,
+                env=clean_environment(environment),
+                process_group=0,
+                deliver_cancel=_kill_group,
+            )
+        except OSError as error:
+            raise Unavailable(f"cannot run {argv[0]}: {error.strerror or error}") from error
+        _log.debug(
+            "runtime_command",
+            argv=list(argv),
+            code=done.returncode,
+            seconds=round(trio.current_time() - started, 3),
+        )
+        return Completed(done.returncode, done.stdout or b"", done.stderr or b"")
+    assert scope.cancelled_caught
+    raise DeadlineExceeded(f"{' '.join(argv)} did not finish within {timeout_seconds:g} s and was killed")
+
+
+async def _kill_group(process: trio.Process) -> None:
+    """trio's `deliver_cancel`: the whole group, since runtimes fork helpers that hold the pipes."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    with trio.move_on_after(_DEATH_SECONDS):
+        await process.wait()
+
+
+def spawn(
+    argv: Sequence[str], *, environment: Mapping[str, str], cwd: Path, stderr: int, pass_fds: Sequence[int]
+) -> int:
+    """Start a process that outlives the daemon, in its own session; return its pid.
+
+    Blocks until the program is executed. The caller owns the pid and reaps it through a pidfd.
+
+    Raises: OSError when it cannot be executed.
+    """
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        pass_fds=tuple(pass_fds),
+        env=clean_environment(environment),
+        cwd=cwd,
+        start_new_session=True,
+    )
+    # Popen would reap an abandoned child at a later Popen call, perhaps after its pid was reused.
+    # With a return code set it considers the child finished and never touches the pid again.
+    process.returncode = 0
+    return process.pid

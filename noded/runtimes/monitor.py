@@ -1,0 +1,189 @@
+"""How a task ended: conmon's exit file, and what to conclude when conmon cannot write one.
+
+conmon writes the exit code to EXITS/ID (temporary file and rename), then ends. Its pidfd therefore
+tells when to look, without a watch on the directory. A pidfd on init covers a monitor that hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from noded.errors import NodedError
+from noded.host.cgroups import Cgroups
+from noded.host.processes import ProcessIdentity, kill_identity, reap
+from noded.model.runtime import Exit, TaskRef
+from noded.runtimes.killing import stop_and_kill, wait_dead, wait_gone
+from noded.runtimes.records import OOM_FILE, PID_FILE, TaskRecord, read_pid_file, read_record
+
+_log = structlog.get_logger(__name__)
+
+# How long after init's death the monitor may take to record it: it writes the rest of the log first.
+_RECORD_SECONDS = 10.0
+_KILL_SECONDS = 10.0
+_UNKNOWN_CODE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """Watches tasks of one handler; keeps no state of its own."""
+
+    directory: Path
+    cgroups: Cgroups
+
+    def path(self, task_id: str) -> Path:
+        return self.directory / task_id
+
+    async def wait(self, ref: TaskRef) -> Exit:
+        """See `noded.model.runtime.Sandbox.wait`."""
+        record = read_record(ref.bundle)
+        if record is None:
+            return self._recorded(ref) or _unknown("the record of this container's monitor is gone")
+        init = self.init(ref, record)
+        hung = await _first_death(record.monitor, init)
+        reap(record.monitor.pid)
+        if recorded := self._recorded(ref):
+            return recorded
+        if hung:
+            return await self._monitor_hung(ref, record.monitor, init)
+        return await self._monitor_died(ref, record.monitor, init)
+
+    def init(self, ref: TaskRef, record: TaskRecord) -> ProcessIdentity | None:
+        """Identity of init, also if the daemon died between the runtime's success and its record."""
+        if record.init is not None:
+            return record.init
+        pid = read_pid_file(ref.bundle / PID_FILE)
+        if pid is None or not ref.cgroup or pid not in self.cgroups.procs(self.cgroups.place(ref.cgroup)):
+            return None
+        return ProcessIdentity.of(pid)
+
+    def _recorded(self, ref: TaskRef) -> Exit | None:
+        """Read the exit file. The OOM counter is read here: later the cgroup is gone."""
+        path = self.path(ref.id)
+        try:
+            code = parse_exit_code(path.read_text(encoding="ascii", errors="replace"))
+            finished_at_ns = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        return Exit(code, finished_at_ns, oom_killed=self.oom_killed(ref, code))
+
+    def oom_killed(self, ref: TaskRef, code: int) -> bool:
+        """Tell whether the task failed after the kernel killed one of its processes for memory.
+
+        The cgroup's own counter decides. conmon's `oom` file is second choice, for a cgroup that
+        is gone: on cgroup v1 it appears also when another container of the pod was the victim.
+        """
+        if code == 0:
+            return False
+        kills = self.cgroups.oom_kills(self.cgroups.place(ref.cgroup)) if ref.cgroup else None
+        return kills > 0 if kills is not None else (ref.bundle / OOM_FILE).exists()
+
+    async def _monitor_died(
+        self, ref: TaskRef, monitor: ProcessIdentity, init: ProcessIdentity | None
+    ) -> Exit:
+        """Without a monitor nobody reads the container's output: it would block. So it ends."""
+        _log.warning("monitor_died", container=ref.id, pid=monitor.pid)
+        finished_at_ns = time.time_ns()
+        message = f"the container was killed because its monitor (conmon, pid {monitor.pid}) died"
+        try:
+            await self.kill_everything(ref, init)
+        except NodedError as error:
+            message += f"; {error}"
+        return Exit(
+            _UNKNOWN_CODE, finished_at_ns, oom_killed=self.oom_killed(ref, _UNKNOWN_CODE), message=message
+        )
+
+    async def _monitor_hung(
+        self, ref: TaskRef, monitor: ProcessIdentity, init: ProcessIdentity | None
+    ) -> Exit:
+        """Take the exit code from the zombie that the monitor does not collect, then remove both."""
+        code = zombie_exit_code(init.pid) if init is not None else None
+        _log.warning("monitor_hung", container=ref.id, pid=monitor.pid, code=code)
+        finished_at_ns = time.time_ns()
+        message = (
+            f"the container's monitor (conmon, pid {monitor.pid}) did not record the exit and was killed"
+        )
+        kill_identity(monitor)
+        try:
+            await wait_gone([monitor], timeout_seconds=_KILL_SECONDS)
+            await self.kill_everything(ref, init)
+        except NodedError as error:
+            message += f"; {error}"
+        if recorded := self._recorded(ref):
+            return recorded
+        code = _UNKNOWN_CODE if code is None else code
+        return Exit(code, finished_at_ns, oom_killed=self.oom_killed(ref, code), message=message)
+
+    async def kill_everything(self, ref: TaskRef, init: ProcessIdentity | None) -> None:
+        """Kill all processes of the task's cgroup and wait for them; reap orphans of a dead monitor.
+
+        Raises: Unavailable naming what survives.
+        """
+        victims = await trio.to_thread.run_sync(self.kill, ref, init)
+        await wait_gone(victims, timeout_seconds=_KILL_SECONDS)
+
+    def kill(self, ref: TaskRef, init: ProcessIdentity | None) -> list[ProcessIdentity]:
+        """Kill all processes of the task's cgroup; return them, for reaping. Blocks until they are dead."""
+        victims = {} if init is None else {init.pid: init}
+        if ref.cgroup:
+            place = self.cgroups.place(ref.cgroup)
+            for pid in self.cgroups.procs(place):
+                if (identity := ProcessIdentity.of(pid)) is not None:
+                    victims[pid] = identity
+            self.cgroups.kill(place)
+        elif init is not None:
+            for identity in stop_and_kill([init], set):
+                victims[identity.pid] = identity
+        if init is not None:
+            kill_identity(init)
+        return list(victims.values())
+
+
+async def _first_death(monitor: ProcessIdentity, init: ProcessIdentity | None) -> bool:
+    """Wait for the monitor's end; return True if init is dead and the monitor does not react."""
+    hung = False
+
+    async def watch_init(identity: ProcessIdentity, scope: trio.CancelScope) -> None:
+        nonlocal hung
+        await wait_dead(identity)
+        await trio.sleep(_RECORD_SECONDS)
+        hung = True
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        if init is not None:
+            nursery.start_soon(watch_init, init, nursery.cancel_scope)
+        await wait_dead(monitor)
+        nursery.cancel_scope.cancel()
+    return hung
+
+
+def parse_exit_code(text: str) -> int:
+    """Return the code in an exit file; what is not a code of a process counts as unknown."""
+    try:
+        code = int(text)
+    except ValueError:
+        return _UNKNOWN_CODE
+    return code if 0 <= code <= 255 else _UNKNOWN_CODE
+
+
+def zombie_exit_code(pid: int) -> int | None:
+    """Return how an unreaped process ended, from proc(5) stat field 52, None if it is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = stat[stat.rindex(")") + 2 :].split()
+        if fields[0] not in ("Z", "X"):
+            return None
+        code = os.waitstatus_to_exitcode(int(fields[49]))
+    except (OSError, ValueError, IndexError):
+        return None
+    return 128 - code if code < 0 else code
+
+
+def _unknown(message: str) -> Exit:
+    return Exit(_UNKNOWN_CODE, time.time_ns(), message=message)

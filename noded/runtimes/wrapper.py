@@ -1,0 +1,37 @@
+"""Running a runtime where the cgroup2 mount of a hybrid host is not visible.
+
+Some runtimes refuse a host with cgroup v1 controllers and a cgroup2 mount beside them. They work
+in a mount namespace of their own in which that mount is gone. Propagation stays as it is: with
+private or slave mounts a container could no longer propagate its mounts to the host.
+
+A monitor executes one file, so the namespace is made by a small shell script.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from noded.host.files import publish
+
+_SCRIPT = """\
+#!/bin/sh
+exec unshare --mount --propagation unchanged /bin/sh -c '
+mount --make-private /sys/fs/cgroup && umount /sys/fs/cgroup/unified && exec "$0" "$@"' {program} "$@"
+"""
+
+
+def wrapper_script(program: str) -> str:
+    """Return the text of the script for one runtime program, an absolute path."""
+    return _SCRIPT.format(program=shlex.quote(program))
+
+
+def ensure_wrapper(path: Path, program: str) -> None:
+    """Write the script unless it is there already. Blocks on a few file operations."""
+    text = wrapper_script(program).encode()
+    try:
+        if path.read_bytes() == text:
+            return
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    publish(path, text, 0o700, durable=False)

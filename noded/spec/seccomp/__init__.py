@@ -1,0 +1,1 @@
+"""Seccomp: the built-in profile, profiles of administrators, and which one a container gets."""

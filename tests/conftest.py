@@ -1,0 +1,131 @@
+"""What all tests share: markers, seeds, and the fixtures over `tests.support`."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))  # for `import tests.support`, however pytest was started
+
+if TYPE_CHECKING:
+    from tests.support.cri_client import Cri
+    from tests.support.daemon import NodedDaemon
+    from tests.support.oracle import Oracle
+    from tests.support.registry import Registry
+
+DEFAULT_SEED = 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # Hypothesis reads this option; without one every run would try other examples.
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(DEFAULT_SEED)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    user = "root" if os.geteuid() == 0 else "an unprivileged user: tests that need root are skipped"
+    return [
+        f"seed: {_seed(config)} (another: --hypothesis-seed=N)",
+        f"counts: {'full' if _full_counts() else 'those of continuous integration (full: NODED_PROVE=1)'}",
+        f"running as {user}",
+    ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Seconds before minutes: what needs no root shows its failures first.
+    items.sort(key=lambda item: item.get_closest_marker("root") is not None)
+    if os.geteuid() == 0:
+        return
+    skip = pytest.mark.skip(reason="needs root: run as root, for example `sudo make test`")
+    for item in items:
+        if item.get_closest_marker("root") is not None:
+            item.add_marker(skip)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the daemon's log with a failed test that uses the `daemon` fixture."""
+    report = yield
+    daemon = getattr(item, "funcargs", {}).get("daemon")
+    if report.failed and daemon is not None:
+        report.sections.append(("noded's log", daemon.log_text()))
+    return report
+
+
+def _seed(config: pytest.Config) -> int:
+    return int(config.getoption("hypothesis_seed"))
+
+
+def _full_counts() -> bool:
+    return os.environ.get("NODED_PROVE", "") not in ("", "0")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Seed of this run: `--hypothesis-seed`, fixed by default."""
+    return _seed(request.config)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers that depend on the seed and the test's name only; the seed is printed."""
+    print(f"seed {_seed(request.config)} of {request.node.nodeid}")
+    return random.Random(f"{_seed(request.config)} {request.node.nodeid}")
+
+
+@pytest.fixture
+def counts() -> Any:
+    """`counts(ci, full)`: how often to do a thing, the full count under `make prove`."""
+    return lambda ci, full: full if _full_counts() else ci
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A real registry for the whole session. Push under names of the test's own."""
+    from tests.support.registry import Registry
+
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[NodedDaemon]:
+    """A running noded with defaults; for other settings make a NodedDaemon in the test."""
+    from tests.support.daemon import NodedDaemon
+
+    with NodedDaemon(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def cri(daemon: NodedDaemon) -> Iterator[Cri]:
+    """A client of `daemon`."""
+    with daemon.client() as client:
+        yield client
+
+
+@pytest.fixture
+def oracle(daemon: NodedDaemon) -> Oracle:
+    """The host oracle over `daemon`."""
+    from tests.support.oracle import Oracle
+
+    return Oracle(daemon)
+
+
+@pytest.fixture(scope="session")
+def crictl() -> str:
+    """Path of crictl; skips where it is not installed."""
+    found = shutil.which("crictl")
+    if found is None:
+        pytest.skip("crictl (cri-tools) is not installed")
+    return found

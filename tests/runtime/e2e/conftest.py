@@ -1,0 +1,58 @@
+"""What the end-to-end tests share: images in a registry, and a daemon that finds them by mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.cri_client import Cri
+from tests.support.daemon import NodedDaemon
+from tests.support.oracle import Oracle
+from tests.support.registry import Registry
+
+HANDLERS = ("runc", "crun")
+HOST = "registry.example"  # a name that only noded's mirror configuration resolves
+
+
+@pytest.fixture(scope="session")
+def pushed(registry: Registry) -> Registry:
+    """The registry with `e2e/busybox:1` and `e2e/http:1`."""
+    registry.push(images.busybox_image(), "e2e/busybox", "1")
+    registry.push(images.http_image(), "e2e/http", "1")
+    return registry
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, pushed: Registry) -> Iterator[NodedDaemon]:
+    """A daemon whose mirror for HOST is the test's registry."""
+    mirrors = {HOST: pushed.host}
+    with NodedDaemon(tmp_path, mirrors=mirrors, insecure=[pushed.host]) as running:
+        yield running
+
+
+@pytest.fixture
+def busybox(cri: Cri) -> str:
+    """Reference of a pulled busybox image."""
+    cri.pull(f"{HOST}/e2e/busybox:1")
+    return f"{HOST}/e2e/busybox:1"
+
+
+@pytest.fixture
+def http(cri: Cri) -> str:
+    """Reference of a pulled image with a web server on port 80."""
+    cri.pull(f"{HOST}/e2e/http:1")
+    return f"{HOST}/e2e/http:1"
+
+
+@pytest.fixture
+def oracle(daemon: NodedDaemon) -> Oracle:
+    return Oracle(daemon)
+
+
+@pytest.fixture(params=HANDLERS)
+def handler(request: pytest.FixtureRequest) -> str:
+    """Each runtime handler in turn."""
+    return str(request.param)

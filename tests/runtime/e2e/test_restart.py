@@ -1,0 +1,125 @@
+"""The daemon dies; pods do not notice, and clients see the same objects afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.root
+
+
+def facts(cri) -> dict[str, tuple]:
+    """What must not change over a restart."""
+    pods = {
+        pod.id: (pod.created_at, pod.state, cri.pod_ip(pod.id), cri.pod_status(pod.id).status.metadata.name)
+        for pod in cri.pods()
+    }
+    containers = {
+        one.id: (one.created_at, one.state, one.image_id, cri.status(one.id).started_at)
+        for one in cri.containers()
+    }
+    return {**pods, **containers}
+
+
+def test_live_pods_survive_a_kill_of_the_daemon(daemon, cri, busybox, oracle, counts):
+    cri.remove_pod(cri.run_pod(daemon.pod_config(cri)))
+    before = oracle.take()
+    for number in range(counts(4, 10)):
+        config = daemon.pod_config(cri, pid="POD" if number % 2 else "CONTAINER")
+        pod = cri.run_pod(config, "crun" if number % 3 else "runc")
+        main = cri.container_config(
+            "main", busybox, ["sleep", "1000"], pid="POD" if number % 2 else "CONTAINER"
+        )
+        cri.run_container(pod, main, config)
+    seen = facts(cri)
+    daemon.restart(hard=True)
+    assert facts(cri) == seen
+    for container in cri.containers():
+        assert cri.exec(container.id, "echo", "alive").stdout == b"alive\n"
+    cri.remove_all_pods()
+    oracle.assert_unchanged(before, settle_seconds=20)
+
+
+def test_an_exit_while_the_daemon_was_down_is_told_truly(daemon, cri, busybox, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    config = daemon.pod_config(cri)
+    pod = cri.run_pod(config)
+    main = cri.container_config(
+        "main", busybox, ["/bin/sh", "-c", "read line </gate/gate; exit 42"], mounts=[(tmp_path, "/gate")]
+    )
+    container = cri.run_container(pod, main, config)
+    info = json.loads(cri.verbose_status(container).info["info"])
+    process = os.pidfd_open(info["pid"])
+    daemon.kill()
+    released = time.time_ns()
+    gate.write_text("go\n")
+    import select
+
+    assert select.select([process], [], [], 10)[0]
+    os.close(process)
+    ended = time.time_ns()
+    daemon.start()
+    status = cri.wait_exited(container)
+    assert status.exit_code == 42
+    assert released - 10**9 <= status.finished_at <= ended + 10**9
+
+
+def test_a_restart_by_sigterm_ends_with_status_zero_and_keeps_pods(daemon, cri, busybox):
+    config = daemon.pod_config(cri)
+    pod = cri.run_pod(config)
+    container = cri.run_container(pod, cri.container_config("main", busybox, ["sleep", "1000"]), config)
+    seen = facts(cri)
+    assert daemon.stop() == 0
+    assert not Path(daemon.socket).exists()
+    daemon.start()
+    assert facts(cri) == seen
+    assert cri.exec(container, "true").exit_code == 0
+
+
+def test_a_kill_during_creates_leaves_nothing_half_made(daemon, cri, busybox, oracle, rng, counts):
+    import threading
+
+    import grpc
+
+    cri.remove_pod(cri.run_pod(daemon.pod_config(cri)))
+    before = oracle.take()
+    for _ in range(counts(4, 20)):
+        config = daemon.pod_config(cri)
+        failures = []
+
+        def create(config=config, failures=failures) -> None:
+            try:
+                pod = cri.run_pod(config, timeout=10)
+                cri.create(pod, cri.container_config("main", busybox, ["sleep", "1000"]), config, timeout=10)
+            except grpc.RpcError as error:
+                failures.append(error.code())
+
+        client = threading.Thread(target=create)
+        client.start()
+        client.join(rng.uniform(0.01, 0.35))
+        daemon.kill()
+        client.join()
+        daemon.start()
+        cri.remove_all_pods()
+    oracle.assert_unchanged(before, settle_seconds=20)
+
+
+def test_a_created_container_can_be_started_after_a_restart(daemon, cri, busybox):
+    config = daemon.pod_config(cri)
+    pod = cri.run_pod(config)
+    container = cri.create(pod, cri.container_config("main", busybox, ["/bin/sh", "-c", "exit 7"]), config)
+    daemon.restart(hard=True)
+    cri.start(container)
+    assert cri.wait_exited(container).exit_code == 7
+
+
+def test_an_idle_daemon_is_small(daemon, cri):
+    """80 MB of resident memory is the limit of this stage; tests/bench looks closer."""
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    resident_kib = int(status.split("VmRSS:")[1].split()[0])
+    assert resident_kib < 80 * 1024

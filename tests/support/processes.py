@@ -1,0 +1,46 @@
+"""Starting and ending the programs that tests use, without sleeps."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable
+from time import monotonic
+from typing import IO
+
+
+def read_until(
+    stream: IO[bytes], process: subprocess.Popen[bytes], wanted: Callable[[str], bool], seconds: float
+) -> str:
+    """Read lines of a program's output until one is `wanted`; return that line.
+
+    Raises AssertionError with everything read when the program ends or takes too long.
+    """
+    deadline = monotonic() + seconds
+    seen, rest = [], b""
+    while True:
+        ready, _, _ = select.select([stream], [], [], max(0.0, deadline - monotonic()))
+        data = os.read(stream.fileno(), 65536) if ready else b""
+        if not data:
+            state = f"ended with {process.wait()}" if ready else f"is silent after {seconds} s"
+            raise AssertionError(f"{process.args!r} {state}:\n" + "\n".join(seen))
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            seen.append(line.decode(errors="replace"))
+            if wanted(seen[-1]):
+                return seen[-1]
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = 10.0) -> int:
+    """Stop a program with SIGTERM, with SIGKILL when that does not help; return its status."""
+    if process.poll() is None:
+        # A stopped (SIGSTOP) program does not see SIGTERM before it continues.
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import stat
+
+import pytest
+
+from noded.edge import sockets
+from noded.errors import FailedPrecondition, InvalidArgument
+
+
+def connect(path):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(path))
+    return client
+
+
+def test_the_socket_is_for_its_owner_and_group_only_and_accepts_at_once(tmp_path):
+    path = tmp_path / "run" / "noded.sock"
+    group = grp.getgrgid(os.getgid()).gr_name
+    with sockets.bind(path, group), connect(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert path.stat().st_gid == os.getgid()
+        assert [entry.name for entry in path.parent.iterdir()] == ["noded.sock"]
+
+
+def test_the_socket_of_a_dead_process_is_replaced(tmp_path):
+    path = tmp_path / "noded.sock"
+    sockets.bind(path).close()
+    assert path.exists()
+    with sockets.bind(path), connect(path):
+        pass
+
+
+def test_a_socket_that_somebody_listens_on_stays_theirs(tmp_path):
+    path = tmp_path / "noded.sock"
+    with sockets.bind(path):
+        with pytest.raises(FailedPrecondition, match="another process listens"):
+            sockets.bind(path)
+        with connect(path):
+            pass
+
+
+def test_a_listener_with_a_full_backlog_counts_as_listening(tmp_path):
+    path = tmp_path / "noded.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        with connect(path), pytest.raises(FailedPrecondition, match="another process listens"):
+            sockets.bind(path)
+
+
+def test_a_file_in_the_way_is_left_alone(tmp_path):
+    path = tmp_path / "noded.sock"
+    path.write_text("precious")
+    with pytest.raises(FailedPrecondition, match="not a socket"):
+        sockets.bind(path)
+    assert path.read_text() == "precious"
+
+
+def test_an_unknown_group_is_named(tmp_path):
+    with pytest.raises(InvalidArgument, match=r"listen_group.*no-such-group"):
+        sockets.bind(tmp_path / "noded.sock", "no-such-group")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_no_address_can_hold_is_refused(tmp_path):
+    with pytest.raises(InvalidArgument, match="107"):
+        sockets.bind(tmp_path / ("x" * 108))
+
+
+def test_unlink_removes_our_dead_socket_but_not_a_successors(tmp_path):
+    path = tmp_path / "noded.sock"
+    sockets.bind(path).close()
+    with sockets.bind(path):
+        sockets.unlink(path)
+        assert path.exists()
+    sockets.unlink(path)
+    assert not path.exists()
+    sockets.unlink(path)
+
+
+def test_a_socket_from_systemd_is_taken_and_the_variables_are_gone(tmp_path):
+    """In a child, because the descriptors must start at 3."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener, open(os.devnull) as other:
+        listener.bind(str(path))
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                high = os.dup(listener.fileno()), os.dup(other.fileno())
+                os.dup2(high[1], 3)
+                os.dup2(high[0], 4)
+                environ = {
+                    "LISTEN_PID": str(os.getpid()),
+                    "LISTEN_FDS": "2",
+                    "LISTEN_FDNAMES": "a:b",
+                    "X": "y",
+                }
+                found = sockets.inherited(environ)
+                taken = found is not None and found.fileno() == 4 and found.getsockname() == str(path)
+                status = 0 if taken and environ == {"X": "y"} and not os.get_inheritable(4) else 1
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}],
+)
+def test_variables_for_another_process_are_ignored(environ):
+    assert sockets.inherited(dict(environ)) is None
