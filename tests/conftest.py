@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -30,6 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hypothesis reads this option; without one every run would try other examples.
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(DEFAULT_SEED)
+    # A slow machine is no failure; a thorough run looks further.
+    hypothesis.settings.register_profile("ci", deadline=None)
+    hypothesis.settings.register_profile("prove", deadline=None, max_examples=1000)
+    hypothesis.settings.load_profile("prove" if _full_counts() else "ci")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -1,0 +1,1 @@
+"""The asyncio side: gRPC on the unix socket, and the bridge into the core."""

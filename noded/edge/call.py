@@ -86,6 +86,7 @@ class Call:
         try:
             refusal = self._http_refusal()
             if refusal is not None:
+                outcome = Outcome(Status.UNKNOWN, f"not gRPC: HTTP status {refusal}")
                 await self._answer.refuse(refusal)
                 return
             outcome = await self._run()
@@ -98,6 +99,7 @@ class Call:
         except (H2Error, TimeoutError):  # the stream or connection closed under our answer
             outcome = _CLIENT_GONE
         finally:
+            self._answer.abandon()
             self._log(outcome, time.monotonic() - started)
 
     def _http_refusal(self) -> int | None:

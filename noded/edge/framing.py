@@ -7,11 +7,13 @@ the size of a message and no content-type on early errors, so the edge frames by
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 from grpclib.const import Status
 from grpclib.metadata import encode_grpc_message
 from grpclib.protocol import Stream as H2Stream
 from h2.errors import ErrorCodes
+from h2.exceptions import H2Error
 
 from noded.errors import InvalidArgument, ResourceExhausted, Unimplemented
 
@@ -94,6 +96,12 @@ class Answer:
         await self._stream.send_headers(headers, end_stream=True)
         if self._stream.closable:  # the client has not ended its half: tell it to stop sending
             self._stream.reset_nowait()
+
+    def abandon(self) -> None:
+        """Reset the stream if it is still open, so that no client waits for an answer for ever."""
+        if self._stream.closable:
+            with suppress(H2Error):
+                self._stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
 
     async def refuse(self, http_status: int) -> None:
         """Answer what is not gRPC at all with a bare HTTP status."""

@@ -6,7 +6,6 @@ All decisions are in the pure functions of `noded.spec`; this module only collec
 from __future__ import annotations
 
 import hashlib
-import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +34,8 @@ from noded.model.pod import NamespaceMode, ProfileType
 from noded.model.views import ContainerState
 from noded.spec.container import container_spec
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
+from noded.spec.namespaces import pid_mode
+from noded.spec.seccomp.profile import parse_profile
 from noded.spec.user import resolve_user
 
 log = structlog.get_logger(__name__)
@@ -126,14 +127,15 @@ class BundleSpec:
 
     async def _pid_namespace(self, container: Container) -> str | None:
         options = container.record.config.security.namespaces
-        if options.pid is NamespaceMode.POD and container.sandbox.runtime is not None:
+        mode = pid_mode(container.sandbox.record.config, options)
+        if mode is NamespaceMode.POD and container.sandbox.runtime is not None:
             pid = await container.sandbox.runtime.infra_pid()
             if pid is None:
                 raise FailedPrecondition(
                     f"the init process of pod sandbox {container.sandbox.id[:12]} is gone: run a new sandbox"
                 )
             return f"/proc/{pid}/ns/pid"
-        if options.pid is NamespaceMode.TARGET:
+        if mode is NamespaceMode.TARGET:
             target = self._registry.find_container(options.target_id)
             if target is None or target.sandbox is not container.sandbox:
                 raise InvalidArgument(
@@ -198,13 +200,7 @@ def _read_profile(path: Path) -> Mapping[str, Any]:
         raise InvalidArgument(f"{field}: cannot read {path}: {error.strerror}") from error
     if len(data) > _PROFILE_LIMIT_BYTES:
         raise InvalidArgument(f"{field}: {path} is larger than {_PROFILE_LIMIT_BYTES} bytes")
-    try:
-        profile = json.loads(data)
-    except ValueError as error:
-        raise InvalidArgument(f"{field}: {path} is not JSON: {error}") from error
-    if not isinstance(profile, dict):
-        raise InvalidArgument(f"{field}: {path} does not hold a JSON object")
-    return profile
+    return parse_profile(data, str(path))
 
 
 def _exists_beneath(rootfs: Path, path: str) -> bool:

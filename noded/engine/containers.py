@@ -36,7 +36,7 @@ from noded.model.runtime import ExecResult, Exit
 from noded.model.views import ContainerState, ContainerView
 from noded.spec.process import exec_process
 from noded.spec.resources import merge_resources, update_resources
-from noded.spec.validate import validate_container
+from noded.spec.validate import check_resources, validate_container
 from noded.store.containers import ContainerRows
 
 log = structlog.get_logger(__name__)
@@ -363,6 +363,7 @@ class Containers:
 
         Spec: CRI v1 UpdateContainerResources; fields left at zero stay as they are.
         """
+        check_resources(resources, self._facts, "linux")
         container = self._registry.container(name)
         if container.view.state not in (ContainerState.CREATED, ContainerState.RUNNING):
             raise FailedPrecondition(

@@ -84,8 +84,8 @@ class Exchange:
                 if reply.status == 416 and accept_416:
                     reply.drain()
                     raise DataLoss(
-                        f"{resource.removeprefix('blobs/')} of {source.image} from {source.endpoint.name} "
-                        "is damaged: it is shorter than its manifest says"
+                        f"{source.subject} sent a damaged blob {resource.removeprefix('blobs/')}: "
+                        "it is shorter than its manifest says"
                     )
                 wait = _retry_after(reply) or self.retry.wait_seconds(failures)
                 if (

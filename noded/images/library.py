@@ -68,7 +68,7 @@ class Library:
         self._pinned = tuple(pinned)
         self._keep_blobs = keep_blobs
         self._names = Names()
-        self._damaged: dict[str, Image] = {}
+        self._damaged = Names()
         self._leases: dict[str, set[str]] = {}  # by owner
         self._stale_owners: set[str] = set()
         self._in_use: Callable[[], Collection[str]] | None = None
@@ -99,7 +99,7 @@ class Library:
                 log.warning(
                     "image incomplete, pull it again", image=image.id, tags=image.tags, problem=problem
                 )
-                self._damaged[image.id] = image
+                self._damaged.put([image])
             else:
                 self._names.put([replace(image, pinned=is_pinned(image, self._pinned))])
         self._stale_owners = {owner for _, owner in leases}
@@ -130,10 +130,12 @@ class Library:
             image = replace(image, created_at_ns=image.created_at_ns or time.time_ns())
             changed = self._names.merged(image, references)
             changed = [replace(item, pinned=is_pinned(item, self._pinned)) for item in changed]
+            damaged = self._damaged.losers(changed[0])
             with trio.CancelScope(shield=True):
-                await self._rows.change(changed)
+                await self._rows.change([*changed, *damaged])
                 self._names.put(changed)
-                self._damaged.pop(image.id, None)
+                self._damaged.put(damaged)
+                self._damaged.drop(image.id)  # this was its repair
             return changed[0]
 
     async def remove(self, reference: str) -> Freed:
@@ -143,13 +145,14 @@ class Library:
 
         Cancellation: the image is removed, or not; what is left of its bytes goes with the next sweep.
         """
-        image = self.get(reference)
+        image = self._names.find(reference) or self._damaged.find(reference)
         if image is None:
             return Freed()
         async with self._lock:
             with trio.CancelScope(shield=True):
                 await self._rows.change((), [image.id])
                 self._names.drop(image.id)
+                self._damaged.drop(image.id)
         freed = await self.sweep()
         log.info("image removed", image=image.id, tags=image.tags, freed_bytes=freed.used_bytes)
         return freed
@@ -184,7 +187,7 @@ class Library:
             blobs = await trio.to_thread.run_sync(lambda: dict(self.content.blobs()))
             leased = {digest for held in self._leases.values() for digest in held}
             garbage = find_garbage(
-                images=[*self._names, *self._damaged.values()],
+                images=[*self._names, *self._damaged],
                 leased=leased,
                 in_use=None if self._in_use is None else self._in_use(),
                 blobs=blobs,

@@ -61,9 +61,13 @@ class Names:
             tags, digests = [*known.tags, *tags], [*known.digests, *digests]
             image = replace(image, created_at_ns=known.created_at_ns or image.created_at_ns)
         image = replace(image, tags=_unique(tags), digests=_unique(digests))
+        return [image, *self.losers(image)]
+
+    def losers(self, image: Image) -> list[Image]:
+        """Other images that have a name of `image`, without it."""
         names = {*image.tags, *image.digests}
-        losers = {self._owners[name] for name in names if name in self._owners} - {image.id}
-        return [image, *(_without(self._images[loser], names) for loser in sorted(losers))]
+        owners = {self._owners[name] for name in names if name in self._owners} - {image.id}
+        return [_without(self._images[owner], names) for owner in sorted(owners)]
 
     def put(self, images: Iterable[Image]) -> None:
         """Make images known; those that lost a name come after the one that got it, or before."""

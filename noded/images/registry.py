@@ -93,7 +93,7 @@ class RegistryClient:
     def _manifest(self, source: Source, target: str) -> Fetched:
         headers = {"Accept": ", ".join(ACCEPT)}
         data, reply = self._whole(source, f"manifests/{target}", headers, MAX_MANIFEST_BYTES)
-        what = f"manifest of {source.image} from {source.endpoint.name}"
+        what = f"{source.subject} sent a manifest that"
         if len(data) > MAX_MANIFEST_BYTES:
             raise FailedPrecondition(f"{what} is larger than {MAX_MANIFEST_BYTES} bytes")
         stated = reply.headers.get("Docker-Content-Digest", "")
@@ -122,19 +122,19 @@ class RegistryClient:
 
     def _blob_chunks(self, source: Source, digest: str, size_bytes: int, received: int) -> Generator[bytes]:
         headers = {"Range": f"bytes={received}-"} if received else {}
-        what = f"blob {digest} of {source.image} from {source.endpoint.name}"
+        what = f"{source.subject} sent a damaged blob {digest}"
         with self._exchange.request(source, "GET", f"blobs/{digest}", headers, accept_416=True) as reply:
             skip = _bytes_to_skip(reply, received)
             total = _total_size(reply, received if reply.status == 206 else 0)
             if total is not None and total != size_bytes:
-                raise DataLoss(f"{what} is damaged: it has {total} bytes, its manifest says {size_bytes}")
+                raise DataLoss(f"{what}: it has {total} bytes, its manifest says {size_bytes}")
             for chunk in reply.chunks():
                 fresh = chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
                 received += len(fresh)
                 if received > size_bytes:
                     raise DataLoss(
-                        f"{what} is damaged: it is longer than the {size_bytes} bytes of its manifest"
+                        f"{what}: it is longer than the {size_bytes} bytes of its manifest"
                     )
                 if fresh:
                     yield fresh

@@ -76,10 +76,12 @@ async def delete(
         request = plugin_request(
             document, plugin, capability_args=attachment.capability_args, previous=previous
         )
-        answer = await plugins.call(plugin["type"], invocation, request, budget)
-        why = answers.refusal(answer)
-        # "Container unknown": the specification says that no cleanup is needed then.
-        if why is not None and why.code != answers.UNKNOWN_CONTAINER:
+        why = await _ask(plugins, plugin["type"], invocation, request, budget)
+        if why is not None and result is None:
+            # Of an ADD that was cut off, real plugins need two: bridge 1.1 removes the interface,
+            # then fails on the firewall rule that was not made yet; the next time it succeeds.
+            why = await _ask(plugins, plugin["type"], invocation, request, budget)
+        if why is not None:
             raise answers.failure("DEL", plugin["type"], attachment.network, why)
 
 
@@ -157,6 +159,14 @@ def live_netns(path: str) -> str:
         return path if os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev else ""
     except OSError:
         return ""
+
+
+async def _ask(
+    plugins: Plugins, type_: str, invocation: Invocation, request: Mapping[str, Any], budget: Budget
+) -> answers.Refusal | None:
+    why = answers.refusal(await plugins.call(type_, invocation, request, budget))
+    # "Container unknown": the specification says that no cleanup is needed then.
+    return None if why is not None and why.code == answers.UNKNOWN_CONTAINER else why
 
 
 def _invocation(command: str, attachment: Attachment, netns: str) -> Invocation:

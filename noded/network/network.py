@@ -23,6 +23,8 @@ from noded.network import chain
 from noded.network.capability import PodFacts, capability_args, cni_args
 from noded.network.conflist import declared_capabilities
 from noded.network.gate import Gate
+from noded.network.hostlocal import free_lost_addresses
+from noded.network.orphans import end_orphans
 from noded.network.plugin import Budget, Plugins
 from noded.network.podcidr import PodCIDRs, parse_pod_cidrs
 from noded.network.readiness import Readiness, Survey
@@ -57,7 +59,8 @@ class Network:
 
     def __init__(self, config: NetworkConfig, cache_dir: Path) -> None:
         self._config = config
-        self._plugins = Plugins(config.bin_dirs)
+        self._owner = str(cache_dir)
+        self._plugins = Plugins(config.bin_dirs, self._owner)
         self._readiness = Readiness(config, self._plugins)
         self._store = PodCIDRs(cache_dir, config.conf_dir, config.conf_template)
         self._cidrs: tuple[str, ...] = ()
@@ -72,6 +75,9 @@ class Network:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the configuration until cancelled; "started" when it has been read once.
+
+        First ends the plugins that an earlier noded left running, so await "started" before `add`
+        and `delete`.
 
         Cancellation: safe; `status` and `plan` then stay at what was known last.
         """
@@ -88,6 +94,7 @@ class Network:
 
         self._watch = _open_watch()
         try:
+            await end_orphans(self._owner)
             await self._restore_cidrs()
             await self._refresh()
             self._wake = wake
@@ -172,6 +179,9 @@ class Network:
         """
         async with self._gate.passing():
             await chain.delete(self._plugins, attachment, result, Budget(self._config.del_timeout_seconds))
+            if result is None:
+                # ADD may have been cut off at any point, also where DEL cannot see what it did.
+                await free_lost_addresses(attachment.conflist)
 
     async def check(self, attachment: Attachment, result: AttachmentResult) -> None:
         """Ask the plugins whether the attachment is as ADD left it: CNI CHECK, from 0.4.0 on.
@@ -186,6 +196,7 @@ class Network:
     async def gc(self, attachments: Iterable[Attachment]) -> None:
         """Let plugins free what belongs to no valid attachment: CNI GC, from 1.1.0 on.
 
+        With any version, addresses that host-local lost in a crash are freed, see `hostlocal`.
         Runs only while no ADD or DEL does. On a node that is never quiet it gives up silently; the
         next period tries again.
 
@@ -212,6 +223,7 @@ class Network:
             errors: list[NodedError] = []
             for name, document in documents.items():
                 members = [attachment for attachment in valid if attachment.network == name]
+                await free_lost_addresses(document)
                 try:
                     await chain.gc(self._plugins, document, members, budget)
                 except NodedError as error:

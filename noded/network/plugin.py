@@ -26,6 +26,7 @@ import trio
 from noded.errors import DeadlineExceeded, FailedPrecondition, NodedError, Unavailable
 from noded.network.answer import Answer
 from noded.network.conflist import is_plugin_type
+from noded.network.orphans import OWNER, Adopted
 
 log = structlog.get_logger(__name__)
 
@@ -69,10 +70,16 @@ class Budget:
 
 
 class Plugins:
-    """The plugin programs of the node: finds them in `bin_dirs`, first match wins, and runs them."""
+    """The plugin programs of the node: finds them in `bin_dirs`, first match wins, and runs them.
 
-    def __init__(self, bin_dirs: tuple[Path, ...]) -> None:
+    Args:
+        owner: tells this noded's plugin processes from those of others, see `orphans`.
+    """
+
+    def __init__(self, bin_dirs: tuple[Path, ...], owner: str) -> None:
         self._bin_dirs = bin_dirs
+        self._owner = owner
+        self._adopted = Adopted()
 
     def find(self, type_: str) -> Path:
         """Return the program of a plugin type.
@@ -110,7 +117,8 @@ class Plugins:
         path = self.find(type_)
         late = f"CNI plugin {type_!r} did not answer {invocation.command} of network {invocation.network!r}"
         with trio.move_on_at(budget.deadline):
-            answer = await _run(path, self._environment(invocation), json.dumps(request).encode())
+            stdin = json.dumps(request).encode()
+            answer = await _run(path, self._environment(invocation), stdin, self._adopted)
             _trace(type_, invocation, answer)
             return answer
         raise DeadlineExceeded(f"{late} within {budget.seconds:g} s and was killed; look at the plugin's log")
@@ -124,10 +132,11 @@ class Plugins:
             "CNI_IFNAME": invocation.ifname,
             "CNI_ARGS": ";".join(f"{key}={value}" for key, value in invocation.args),
             "CNI_PATH": ":".join(str(directory) for directory in self._bin_dirs),
+            OWNER: self._owner,
         }
 
 
-async def _run(path: Path, environment: Mapping[str, str], stdin: bytes) -> Answer:
+async def _run(path: Path, environment: Mapping[str, str], stdin: bytes, adopted: Adopted) -> Answer:
     process = await _spawn(path, environment)
     stdout = _Tail(_STDOUT_LIMIT_BYTES, keep_head=True)
     stderr = _Tail(_STDERR_LIMIT_BYTES)
@@ -140,6 +149,8 @@ async def _run(path: Path, environment: Mapping[str, str], stdin: bytes) -> Answ
             pipes.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
     finally:
         await _end(process)
+        if process.returncode is not None:
+            adopted.collect(process.pid)
     if process.returncode is None:
         raise Unavailable(f"CNI plugin {path} cannot be killed: it hangs in the kernel (pid {process.pid})")
     return Answer(process.returncode, bytes(stdout.data), bytes(stderr.data), stdout_cut=stdout.cut)

@@ -10,6 +10,8 @@ from noded.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
+_REASON_LIMIT = 500  # characters
+
 
 def call_within(seconds: float, function: Callable[[], T], what: str) -> T:
     """Return what the function returns, or raise what it raises.
@@ -43,5 +45,5 @@ def call_within(seconds: float, function: Callable[[], T], what: str) -> T:
 
 def reason(error: BaseException) -> str:
     """Say in one line what foreign code raised."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    text = " ".join(str(error).split())[:_REASON_LIMIT]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import trio
 
-from noded.errors import DeadlineExceeded, Internal, NodedError, Unavailable
+from noded.errors import DeadlineExceeded, FailedPrecondition, Internal, NodedError, Unavailable
 from noded.host.processes import ProcessIdentity, children_of, reap
 from noded.model.runtime import ExecResult, TaskRef
 from noded.runtimes.command import CommandLine, clean_environment
@@ -40,6 +40,7 @@ _log = structlog.get_logger(__name__)
 
 _READ_BYTES = 65536
 _KILL_SECONDS = 10.0
+_START_SECONDS = 2.0  # for a runtime to come to an end with a start that is no longer wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +138,15 @@ class Execs:
         pid = read_pid_file(running.pid_file)
         if pid is None:
             raise Internal(f"{self.runtime_name} exec succeeded but wrote no pid to {running.pid_file}")
-        running.command = command = ProcessIdentity.of(pid)
+        command = ProcessIdentity.of(pid)
         running.session = session_of(pid)
         if command is not None:
             await wait_dead(command)
         code = reap(pid)
         if code is None:
-            raise Internal(f"the exit status of the command (pid {pid}) is lost: something else reaped it")
-        running.command = None
+            # Only the removal of its container collects a command that is not its own.
+            raise FailedPrecondition(f"the command (pid {pid}) was killed with its container")
+        running.reaped = True
         return code
 
     async def _leave_nothing(self, running: _Running) -> None:
@@ -171,10 +173,15 @@ class Execs:
         Background children whose parent is gone are found by the session in which runtimes start a
         command, and by the pipes that they inherited.
         """
-        if not running.runtime_pid or (isinstance(error, NodedError) and running.command is None):
-            return
-        with trio.move_on_after(3 * _KILL_SECONDS, shield=True):
+        if not running.runtime_pid or isinstance(error, NodedError):
+            return  # nothing was started, or it has ended by itself
+        with trio.move_on_after(_START_SECONDS + 3 * _KILL_SECONDS, shield=True):
             try:
+                if running.runtime is not None:
+                    # In the middle of a start it cannot be told which processes are the command's.
+                    with trio.move_on_after(_START_SECONDS):
+                        await running.runtime.wait()
+                        running.runtime = None
                 if self.internal_pid_file:
                     await self._kill_inside(ref, running)
                 killed = await trio.to_thread.run_sync(self._kill, ref, running)
@@ -187,25 +194,27 @@ class Execs:
         error.add_note(f"processes of the command in container {ref.id} did not end in time")
 
     def _kill(self, ref: TaskRef, running: _Running) -> list[ProcessIdentity]:
-        roots = [running.command] if running.command is not None else []
         runtime = running.runtime
-        if runtime is not None and (identity := ProcessIdentity.of(runtime.pid)) is not None:
-            roots.append(identity)
+        roots = [] if runtime is None else [ProcessIdentity.of(runtime.pid)]
+
+        def command() -> set[int]:
+            """Nobody but us reaps the command, so the pid in the file is its own, dead or alive."""
+            pid = read_pid_file(running.pid_file)
+            return set() if pid is None or running.reaped else {pid}
 
         def strays() -> set[int]:
-            # Only members of the task are ours: a pid file may be older than a reuse of its pid.
-            members = self.members(ref)
-            pid = read_pid_file(running.pid_file)
-            if running.session is None and pid in members:
+            found = command()
+            for pid in found if running.session is None else ():
                 running.session = session_of(pid)
-            found = holders(members | children_of(os.getpid()), running.pipes)
-            if pid is not None:
-                found |= {pid} & members
+            members = self.members(ref)
+            found |= holders(members | children_of(os.getpid()), running.pipes)
             return found if running.session is None else found | session_members(members, running.session)
 
-        killed = stop_and_kill(roots, strays)
+        killed = stop_and_kill([root for root in roots if root is not None], strays)
         # The runtime may have let the command go just while it was looked for; now it is dead.
-        return killed + stop_and_kill([], strays)
+        killed += stop_and_kill([], strays)
+        zombies = [identity for pid in command() if (identity := ProcessIdentity.of(pid)) is not None]
+        return killed + zombies
 
     async def _kill_inside(self, ref: TaskRef, running: _Running) -> None:
         pid = read_pid_file(running.internal_pid_file)
@@ -221,7 +230,7 @@ class _Running:
     limit_bytes: int
     runtime: trio.Process | None = None
     runtime_pid: int = 0
-    command: ProcessIdentity | None = None
+    reaped: bool = False
     session: int | None = None
     _stem: str = field(default_factory=lambda: EXEC_PREFIX + secrets.token_hex(8))
     stdout: _Capture = field(init=False)
@@ -250,7 +259,8 @@ class _Running:
     def close(self) -> None:
         self.stdout.close()
         self.stderr.close()
-        for path in (self.process_file, self.pid_file, self.internal_pid_file):
+        # A runtime that was killed leaves the temporary file of its pid file.
+        for path in (*self.bundle.glob(f"{self._stem}*"), *self.bundle.glob(f".{self._stem}*")):
             path.unlink(missing_ok=True)
 
 

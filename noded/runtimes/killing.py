@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from noded.host.processes import ProcessIdentity, children_of, descendants, kill
 
 # A tree that still grows after so many rounds of stopping is a fork bomb; only the kill of its
 # whole cgroup ends that.
-_STOP_ROUNDS = 16
+_STOP_ROUNDS = 50
+_STOP_SECONDS = 0.001  # pause between two rounds
 _COMM_BYTES = 15  # TASK_COMM_LEN without the final NUL
 
 
@@ -72,6 +74,30 @@ def abandoned_zombies(program: str, leader: int) -> list[ProcessIdentity]:
     return found
 
 
+def namespace_zombies(init: ProcessIdentity) -> list[ProcessIdentity]:
+    """Return own zombie children in the PID namespace of `init`; none if that is the daemon's own.
+
+    While one is left, init cannot die (zap_pid_ns_processes in the kernel). Blocks on /proc.
+    """
+    try:
+        namespace = os.readlink(f"/proc/{init.pid}/ns/pid")
+        if not init.exists() or namespace == os.readlink("/proc/self/ns/pid"):
+            return []
+    except OSError:
+        return []
+    found = []
+    for pid in children_of(os.getpid()):
+        stat = _read_stat(pid)
+        if stat is None or stat.state != "Z" or pid == init.pid:
+            continue
+        try:
+            if os.readlink(f"/proc/{pid}/ns/pid") == namespace and (identity := ProcessIdentity.of(pid)):
+                found.append(identity)
+        except OSError:
+            continue
+    return found
+
+
 class _Stat(NamedTuple):
     comm: str
     state: str
@@ -111,14 +137,21 @@ def stop_and_kill(roots: Iterable[ProcessIdentity], more: Callable[[], set[int]]
             if head.alive():
                 pids |= {head.pid} | descendants(head.pid)
         fresh = [identity for pid in pids - found.keys() if (identity := ProcessIdentity.of(pid)) is not None]
-        if not fresh:
-            break
         for identity in fresh:
             found[identity.pid] = identity
             kill_identity(identity, signal.SIGSTOP)
+        if not fresh and not any(_runs(identity) for identity in found.values()):
+            break
+        # A stop takes effect when the process next leaves the kernel: until then it may still fork.
+        time.sleep(_STOP_SECONDS)
     for identity in found.values():
         kill_identity(identity)
     return list(found.values())
+
+
+def _runs(identity: ProcessIdentity) -> bool:
+    stat = _read_stat(identity.pid)
+    return stat is not None and stat.state in "RS" and identity.exists()
 
 
 async def wait_gone(identities: Iterable[ProcessIdentity], *, timeout_seconds: float) -> None:

@@ -62,6 +62,8 @@ class TaskRecord:
     def from_json(cls, data: bytes) -> TaskRecord:
         """Raises: ValueError, KeyError or TypeError when `data` is not a record."""
         value = json.loads(data)
+        if not isinstance(value, dict):
+            raise TypeError(f"a record is an object, not {type(value).__name__}")
         init = value.get("init")
         return cls(
             log_path=str(value["log_path"]),

@@ -46,7 +46,11 @@ def container_mounts(inputs: ContainerInputs) -> list[dict[str, Any]]:
 
 
 def rootfs_propagation(inputs: ContainerInputs) -> str:
-    """`linux.rootfsPropagation`: at least what the most open mount needs, "" = the runtime's own."""
+    """`linux.rootfsPropagation`: at least what the most open mount needs, "" = the runtime's own.
+
+    Not the recursive forms that peers write: the specification has none, and mounts of the node
+    that are shared stay so in the runtime's copy of its mount table (seen with runc and crun).
+    """
     modes = {resolved.mount.propagation for resolved in inputs.mounts}
     if MountPropagation.BIDIRECTIONAL in modes:
         return "shared"

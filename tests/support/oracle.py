@@ -108,7 +108,8 @@ class Oracle:
 
     def _ipam(self) -> Iterator[str]:
         for path in _files_below(self._daemon.ipam):
-            if not path.name.startswith("last_reserved_ip") and path.name != "lock":
+            # The plugin's own directory per network comes with the first pod and stays.
+            if path.is_file() and not path.name.startswith("last_reserved_ip") and path.name != "lock":
                 yield f"{path.relative_to(self._daemon.ipam)}"
 
     def _run_directories(self) -> Iterator[str]:

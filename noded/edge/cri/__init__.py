@@ -1,0 +1,1 @@
+"""CRI messages to values and back, one file per RPC family; no decisions."""

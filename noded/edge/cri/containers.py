@@ -119,7 +119,7 @@ class ContainerService:
 
     async def list(self, request: v1.ListContainersRequest, deadline: Deadline) -> bytes:
         views = self._containers.views()
-        self._entries.keep(views, len(views))
+        self._entries.keep(views)
         return self._entries.message(filters.containers(views, request.filter))
 
     async def update(

@@ -10,11 +10,12 @@ encoding of an entry, with its tag and length, serves all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import betterproto2
 
+from noded.edge.codec import encode
 from noded.edge.cri.core import Identified
 
 # One message of a streamed list: far below the limit of clients, few enough round trips.
@@ -30,11 +31,11 @@ class Entries(Generic[V]):
     """The encoded list entries of one kind of object.
 
     Args:
-        encode: a view's list entry as a message; must depend on the view alone.
+        to_message: a view's list entry as a message; must depend on the view alone.
     """
 
-    def __init__(self, encode: Callable[[V], betterproto2.Message]) -> None:
-        self._encode = encode
+    def __init__(self, to_message: Callable[[V], betterproto2.Message]) -> None:
+        self._to_message = to_message
         self._entries: dict[str, tuple[V, bytes]] = {}
 
     def of(self, view: V) -> bytes:
@@ -42,7 +43,7 @@ class Entries(Generic[V]):
         cached = self._entries.get(view.id)
         if cached is not None and cached[0] is view:
             return cached[1]
-        payload = bytes(self._encode(view))
+        payload = encode(self._to_message(view))
         entry = b"\x0a" + betterproto2.encode_varint(len(payload)) + payload
         self._entries[view.id] = view, entry
         return entry
@@ -64,8 +65,8 @@ class Entries(Generic[V]):
         if chunk:
             yield b"".join(chunk)
 
-    def keep(self, live: Iterable[V], count: int) -> None:
-        """Forget entries of objects that are gone; `count` is the number of live ones."""
-        if len(self._entries) > count + _SLACK:
+    def keep(self, live: Collection[V]) -> None:
+        """Forget the entries of objects that are gone, if there are many."""
+        if len(self._entries) > len(live) + _SLACK:
             alive = {view.id for view in live}
             self._entries = {key: entry for key, entry in self._entries.items() if key in alive}

@@ -35,8 +35,7 @@ class ImageService:
         ]
 
     async def list(self, request: v1.ListImagesRequest, deadline: Deadline) -> bytes:
-        images = self._images.list()
-        self._entries.keep(images, len(images))
+        self._entries.keep(self._images.list())
         return self._entries.message(filters.images(self._images, request.filter))
 
     async def status(self, request: v1.ImageStatusRequest, deadline: Deadline) -> v1.ImageStatusResponse:

@@ -91,7 +91,7 @@ class SandboxService:
 
     async def list(self, request: v1.ListPodSandboxRequest, deadline: Deadline) -> bytes:
         views = self._sandboxes.views()
-        self._entries.keep(views, len(views))
+        self._entries.keep(views)
         return self._entries.message(filters.sandboxes(views, request.filter))
 
     async def update_resources(

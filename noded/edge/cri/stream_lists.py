@@ -59,20 +59,22 @@ class StreamListService:
     async def pod_sandboxes(
         self, request: v1.StreamPodSandboxesRequest, deadline: Deadline
     ) -> AsyncGenerator[bytes, None]:
-        views = tuple(filters.sandboxes(self._sandboxes.views(), request.filter))
-        for chunk in self._sandbox_entries.chunks(views):
+        views = self._sandboxes.views()
+        self._sandbox_entries.keep(views)
+        for chunk in self._sandbox_entries.chunks(tuple(filters.sandboxes(views, request.filter))):
             yield chunk
 
     async def containers(
         self, request: v1.StreamContainersRequest, deadline: Deadline
     ) -> AsyncGenerator[bytes, None]:
-        views = tuple(filters.containers(self._containers.views(), request.filter))
-        for chunk in self._container_entries.chunks(views):
+        views = self._containers.views()
+        self._container_entries.keep(views)
+        for chunk in self._container_entries.chunks(tuple(filters.containers(views, request.filter))):
             yield chunk
 
     async def images(
         self, request: v1.StreamImagesRequest, deadline: Deadline
     ) -> AsyncGenerator[bytes, None]:
-        images = tuple(filters.images(self._images, request.filter))
-        for chunk in self._image_entries.chunks(images):
+        self._image_entries.keep(self._images.list())
+        for chunk in self._image_entries.chunks(tuple(filters.images(self._images, request.filter))):
             yield chunk

@@ -19,7 +19,7 @@ _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_SLAVE, _MNT_DETACH = 0x4000, 0x80000, 2
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _OPEN_TREE_CLONE, _AT_EMPTY_PATH = 1, 0x1000
-_MOVE_MOUNT_FROM_AND_TO_FD = 0x04 | 0x40  # both *_EMPTY_PATH flags
+_MOVE_MOUNT_F_EMPTY_PATH, _AT_FDCWD = 4, -100
 _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_NOEXEC = 0x2, 0x4, 0x8
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
@@ -89,26 +89,29 @@ def set_name(name: bytes) -> None:
 
 
 def _enter(destination: int) -> None:
-    _call("unshare", _CLONE_NEWNS)
-    # Slave, not private: an unmount on the host must reach us until the old root is gone.
-    _call("mount", None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None)
+    """Leave the host's mount tree for one that has the destination only."""
     try:
+        # Before unshare: afterwards the descriptor belongs to a mount that is not ours.
         tree = _syscall(_SYS_OPEN_TREE, destination, b"", _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH)
         _restrict_mount(tree)
-        os.fchdir(destination)
-        # The new mount must stand somewhere: on the destination itself.
-        _syscall(_SYS_MOVE_MOUNT, tree, b"", destination, b"", _MOVE_MOUNT_FROM_AND_TO_FD)
+        _call("unshare", _CLONE_NEWNS)
+        # Slave, not private: an unmount on the host must reach us until the old root is gone.
+        _call("mount", None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None)
+        old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, b"/", _MOVE_MOUNT_F_EMPTY_PATH)
         os.fchdir(tree)
         os.close(tree)
         _call("pivot_root", b".", b".")
+        os.fchdir(old_root)
+        os.close(old_root)
         _call("umount2", b".", _MNT_DETACH)
+        os.chdir("/")
     except OSError as error:
         # pivot_root cannot leave an initramfs (EINVAL); kernels before 5.2 have no open_tree (ENOSYS).
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
             raise
         os.fchdir(destination)
-    os.chroot(".")
-    os.chdir("/")
+        os.chroot(".")
     os.close(destination)
 
 

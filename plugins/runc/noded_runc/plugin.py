@@ -27,9 +27,12 @@ CRUN = OciQuirks(
     package="crun",
     refuses_hybrid_cgroups=True,
     # Before 1.8.5 or so there is no `features` verb. Found with 1.8.1: recursive read-only mounts,
-    # and uidMappings of mounts and user namespaces work.
+    # uidMappings of mounts and user namespaces work; ociVersion 1.2.0 is refused.
     features=FeatureTable(
-        recursive_read_only_mounts=(1, 8, 1), user_namespaces=(1, 8, 1), idmap_mounts=(1, 8, 1)
+        recursive_read_only_mounts=(1, 8, 1),
+        user_namespaces=(1, 8, 1),
+        idmap_mounts=(1, 8, 1),
+        highest_oci_version="1.1.0",
     ),
 )
 

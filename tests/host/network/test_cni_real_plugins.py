@@ -5,7 +5,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,18 @@ pytestmark = pytest.mark.root
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
 BANDWIDTH = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
 FIREWALL = {"type": "firewall"}
-SERVER = "import socket\ns = socket.create_server(('', 8000))\nprint(flush=True)\nwhile True: s.accept()[0].sendall(b'hello')"
+SERVER = """
+import socket
+server = socket.create_server(("", 8000))
+print(flush=True)
+while True:
+    server.accept()[0].sendall(b"hello")
+"""
+CLIENT = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 18080), 3)
+sys.stdout.write(connection.recv(9).decode())
+"""
 
 
 @asynccontextmanager
@@ -49,7 +60,24 @@ def in_namespace(netns, *command):
     return ["nsenter", f"--net={netns}", *command]
 
 
-def test_a_pod_gets_an_address_reaches_the_gateway_and_leaves_nothing(node, pod):
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+
+
+@contextmanager
+def server(netns):
+    """A program in the pod that says hello on port 8000."""
+    process = subprocess.Popen(in_namespace(netns, sys.executable, "-c", SERVER), stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_pod_gets_its_address_and_leaves_nothing(node, pod):
     node.network(FIREWALL)
 
     async def main():
@@ -58,22 +86,16 @@ def test_a_pod_gets_an_address_reaches_the_gateway_and_leaves_nothing(node, pod)
             attachment = plan(network, netns, pod)
             result = await network.add(attachment)
             assert result.ips == ("10.77.0.2",)
-            before = node.traces()
             await network.check(attachment, result)
-            addresses = subprocess.check_output(
-                in_namespace(netns, "ip", "-4", "-br", "addr", "show", "eth0"), text=True
-            )
-            assert "10.77.0.2/24" in addresses
-            subprocess.check_call(
-                in_namespace(netns, "ping", "-c1", "-W5", "10.77.0.1"), stdout=subprocess.DEVNULL
-            ) if Path("/usr/bin/ping").exists() else None
+            assert "10.77.0.2/24" in output(*in_namespace(netns, "ip", "-4", "-br", "addr", "show", "eth0"))
+            assert "default via 10.77.0.1" in output(*in_namespace(netns, "ip", "route"))
             assert node.leases() == ["10.77.0.2"]
+            assert "veth" in node.traces()["links"]
+            assert "10.77.0.2" in node.traces()["rules"]
             await network.delete(attachment, result)
             assert node.leases() == []
-            after = node.traces()
-            assert "veth" in before["links"]
-            assert "veth" not in after["links"]
-            assert "10.77.0.2" not in after["rules"]
+            assert node.traces()["links"].split() == ["lo", "ndbr0"]
+            assert "10.77.0.2" not in node.traces()["rules"]
             await network.delete(attachment, result)  # idempotent
             await network.delete(attachment, None)
 
@@ -101,36 +123,20 @@ def test_a_host_port_reaches_the_pod_and_is_gone_after_del(node, pod):
     pod = replace(pod, port_mappings=(PortMapping(PortProtocol.TCP, 8000, 18080),))
 
     def fetch(address):
-        client = (
-            "import socket, sys\n"
-            f"s = socket.create_connection(('{address}', 18080), 3)\nsys.stdout.write(s.recv(9).decode())"
-        )
-        return subprocess.run(
-            in_namespace(f"/run/netns/{node.name}", sys.executable, "-c", client),
-            capture_output=True,
-            text=True,
-        )
+        return output(*in_namespace(f"/run/netns/{node.name}", sys.executable, "-c", CLIENT, address))
 
     async def main():
         async with running(node) as network:
             netns = node.namespace()
             attachment = plan(network, netns, pod)
             result = await network.add(attachment)
-            server = subprocess.Popen(
-                in_namespace(netns, sys.executable, "-c", SERVER), stdout=subprocess.PIPE
-            )
-            try:
-                server.stdout.readline()
-                assert fetch("10.77.0.1").stdout == "hello"
-                assert fetch("127.0.0.1").stdout == "hello"
-                await network.check(attachment, result)
+            # No CHECK here: that of portmap before 1.2 fails for every pod without an IPv6 address.
+            with server(netns):
+                assert fetch("10.77.0.1") == "hello"
+                assert fetch("127.0.0.1") == "hello"
                 await network.delete(attachment, result)
-                assert fetch("127.0.0.1").returncode != 0
-                assert "18080" not in node.run("nft", "list", "ruleset")
-            finally:
-                server.kill()
-                server.wait()
-                server.stdout.close()
+                assert fetch("127.0.0.1") == ""
+            assert "18080" not in node.run("nft", "list", "ruleset")
 
     trio.run(main)
 
@@ -186,9 +192,7 @@ def test_an_add_that_fails_half_way_is_undone_by_delete(node, pod):
         async with running(node) as network:
             before = node.traces()
             attachment = plan(network, node.namespace(), pod)
-            with pytest.raises(
-                Unavailable, match="'broken' failed ADD of network 'podnet': killed by SIGKILL"
-            ):
+            with pytest.raises(Unavailable, match=r"'broken' failed ADD of .*: killed by SIGKILL"):
                 await network.add(attachment)
             assert node.leases() == ["10.77.0.2"]
             await network.delete(attachment, None)
@@ -208,9 +212,7 @@ def test_a_hanging_add_is_killed_and_undone(node, pod):
         async with trio.open_nursery() as nursery:
             await nursery.start(network.run)
             attachment = plan(network, node.namespace(), pod)
-            with pytest.raises(
-                DeadlineExceeded, match="'bridge' did not answer ADD of network 'podnet' within 1 s"
-            ):
+            with pytest.raises(DeadlineExceeded, match=r"'bridge' did not answer ADD of .* within 1 s"):
                 await network.add(attachment)
             assert (node.bin / "host-local.ran").exists()
             await network.delete(attachment, None)
@@ -221,17 +223,44 @@ def test_a_hanging_add_is_killed_and_undone(node, pod):
 
 
 def test_a_cancelled_add_is_undone_by_delete(node, pod):
+    """Cut off at many moments, the first ones while the bridge itself is being made."""
     node.network(PORTMAP)
 
     async def main():
         async with running(node) as network:
-            for delay in (0.0, 0.01, 0.03, 0.06, 0.1, 0.15):
+            for milliseconds in (0, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150):
                 attachment = plan(network, node.namespace(), pod)
-                with trio.move_on_after(delay):
+                # bridge 1.1 reports an error for a bridge that a killed one has half made, once.
+                with trio.move_on_after(milliseconds / 1000), suppress(Unavailable):
                     await network.add(attachment)
                 await network.delete(attachment, None)
                 assert node.leases() == []
                 assert "veth" not in node.traces()["links"]
+            attachment = plan(network, node.namespace(), pod)
+            result = await network.add(attachment)
+            await network.delete(attachment, result)
+            assert "10.77.0." not in node.traces()["rules"]
+
+    trio.run(main)
+
+
+def test_an_address_that_a_killed_host_local_reserved_for_nobody_is_freed(node, pod):
+    """host-local creates the file of an address first and writes the owner into it later."""
+    node.network()
+    node.wrap(
+        "host-local",
+        prelude=f"""test "$CNI_COMMAND" != ADD || {{
+        mkdir -p {node.ipam}/podnet; cd {node.ipam}/podnet; : > lock; : > 10.77.0.2; kill -KILL $$; }}""",
+    )
+
+    async def main():
+        async with running(node) as network:
+            attachment = plan(network, node.namespace(), pod)
+            with pytest.raises(Unavailable, match="'bridge' failed ADD"):
+                await network.add(attachment)
+            assert node.leases() == ["10.77.0.2"]
+            await network.delete(attachment, None)
+            assert node.leases() == []
 
     trio.run(main)
 
@@ -250,9 +279,7 @@ def test_a_delete_that_fails_some_times_stays_owed_and_then_frees_the_address(no
             attachment = plan(network, node.namespace(), pod)
             result = await network.add(attachment)
             for _ in range(2):
-                with pytest.raises(
-                    Unavailable, match="'bridge' failed DEL of network 'podnet': code 11, busy"
-                ):
+                with pytest.raises(Unavailable, match=r"'bridge' failed DEL of .*: code 11, busy"):
                     await network.delete(attachment, result)
                 assert node.leases() == ["10.77.0.2"]
             await network.delete(attachment, result)

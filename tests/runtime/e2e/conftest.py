@@ -48,7 +48,18 @@ def http(cri: Cri) -> str:
 
 
 @pytest.fixture
-def oracle(daemon: NodedDaemon) -> Oracle:
+def cri(daemon: NodedDaemon) -> Iterator[Cri]:
+    """A connected client of a daemon that has settled."""
+    with daemon.client() as client:
+        client.stop("0" * 64)  # changes are answered once the daemon has looked at the node
+        yield client
+
+
+@pytest.fixture
+def oracle(daemon: NodedDaemon, cri: Cri) -> Oracle:
+    """The host oracle, after what only the first pods make (the bridge, runtime directories)."""
+    for handler in HANDLERS:
+        cri.remove_pod(cri.run_pod(daemon.pod_config(cri, pid="POD"), handler))
     return Oracle(daemon)
 
 

@@ -49,7 +49,6 @@ def test_ten_equal_requests_at_once_give_one_sandbox(daemon, cri):
 
 
 def test_a_cancelled_request_leaves_nothing(daemon, cri, oracle, rng: random.Random, counts):
-    cri.remove_pod(cri.run_pod(daemon.pod_config(cri)))
     before = oracle.take()
     for _ in range(counts(8, 20)):
         config = daemon.pod_config(cri)
@@ -108,7 +107,6 @@ def test_a_passed_deadline_names_the_stage(daemon, cri, bridge_plugin):
 
 
 def test_a_failing_delete_is_owed_and_told_and_paid_later(daemon, cri, bridge_plugin, oracle):
-    cri.remove_pod(cri.run_pod(daemon.pod_config(cri)))
     before = oracle.take()
     pod = cri.run_pod(daemon.pod_config(cri))
     bridge_plugin.fail("DEL")

@@ -26,7 +26,8 @@ def facts(cri) -> dict[str, tuple]:
 
 
 def test_live_pods_survive_a_kill_of_the_daemon(daemon, cri, busybox, oracle, counts):
-    cri.remove_pod(cri.run_pod(daemon.pod_config(cri)))
+    daemon.restart(hard=True)  # so that no connection to the registry is left
+    cri.stop("0" * 64)
     before = oracle.take()
     for number in range(counts(4, 10)):
         config = daemon.pod_config(cri, pid="POD" if number % 2 else "CONTAINER")
@@ -86,7 +87,8 @@ def test_a_kill_during_creates_leaves_nothing_half_made(daemon, cri, busybox, or
 
     import grpc
 
-    cri.remove_pod(cri.run_pod(daemon.pod_config(cri)))
+    daemon.restart(hard=True)  # so that no connection to the registry is left
+    cri.stop("0" * 64)
     before = oracle.take()
     for _ in range(counts(4, 20)):
         config = daemon.pod_config(cri)

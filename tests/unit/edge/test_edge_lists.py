@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from noded.edge.cri import encode_container, encode_image, encode_pod, filters
 from noded.edge.cri.entries import Entries
 from noded.errors import InvalidArgument
+from noded.model.image import ImageConfig
 from noded.model.views import ContainerState, SandboxState
 from noded.proto.runtime import v1
 
@@ -59,10 +60,20 @@ def test_entries_of_removed_objects_are_forgotten_in_the_end():
     old = [sandbox(number) for number in range(200)]
     entries.message(old)
     live = old[:3]
-    entries.keep(live, len(live))
+    entries.keep(live)
     assert len(entries._entries) == 3
     entries.message(live)
     assert len(calls) == 200
+
+
+def test_text_that_is_not_unicode_does_not_break_a_list():
+    """As of an image whose JSON says "\\ud800"."""
+    entries = Entries(encode_image.entry)
+    odd = image(1, config=ImageConfig(user="\ud800x", annotations={"a\udcff": "b"}))
+    listed = v1.ListImagesResponse.parse(entries.message([odd, image(2)])).images
+    assert [item.username for item in listed] == ["?x", ""]
+    assert listed[0].spec.annotations == {"a?": "b"}
+    assert (listed[0].size, listed[0].repo_tags) == (1001, ["docker.io/library/image:1"])
 
 
 def test_the_message_is_what_a_plain_encoding_of_the_list_gives():

@@ -282,6 +282,17 @@ def test_a_cancel_by_the_client_reaches_the_core(serve, stubs):
     asyncio.run(main())
 
 
+def test_a_core_that_cancels_by_itself_does_not_leave_the_client_waiting(serve, stubs):
+    async def main():
+        core = FakeCore()
+        core.sink.error = asyncio.CancelledError()
+        async with serve(core) as client:
+            code, _ = await failure(client.runtime.StopPodSandbox(stop_request(stubs), timeout=20))
+            assert code is grpc.StatusCode.INTERNAL
+
+    asyncio.run(main())
+
+
 def test_a_client_that_disconnects_cancels_its_calls(serve, stubs):
     async def main():
         core = FakeCore()

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import socket
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -82,31 +85,35 @@ def test_unlink_removes_our_dead_socket_but_not_a_successors(tmp_path):
     sockets.unlink(path)
 
 
+INHERITING = """
+import os
+from noded.edge import sockets
+found = sockets.inherited(os.environ)
+left = [name for name in os.environ if name.startswith("LISTEN_")]
+print(found.fileno(), found.getsockname(), os.get_inheritable(4), left)
+"""
+
+
 def test_a_socket_from_systemd_is_taken_and_the_variables_are_gone(tmp_path):
-    """In a child, because the descriptors must start at 3."""
+    """In a program of its own, because the descriptors must start at 3 and the pid be right."""
     path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX) as listener, open(os.devnull) as other:
+    with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                high = os.dup(listener.fileno()), os.dup(other.fileno())
-                os.dup2(high[1], 3)
-                os.dup2(high[0], 4)
-                environ = {
-                    "LISTEN_PID": str(os.getpid()),
-                    "LISTEN_FDS": "2",
-                    "LISTEN_FDNAMES": "a:b",
-                    "X": "y",
-                }
-                found = sockets.inherited(environ)
-                taken = found is not None and found.fileno() == 4 and found.getsockname() == str(path)
-                status = 0 if taken and environ == {"X": "y"} and not os.get_inheritable(4) else 1
-            finally:
-                os._exit(status)
-        assert os.waitpid(pid, 0)[1] == 0
+        fd = fcntl.fcntl(listener, fcntl.F_DUPFD, 10)
+        shell = f'LISTEN_PID=$$ exec "$0" -c "$1" 3</dev/null 4<&{fd}'
+        try:
+            result = subprocess.run(
+                ["bash", "-c", shell, sys.executable, INHERITING],
+                env={**os.environ, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"},
+                pass_fds=[fd],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        finally:
+            os.close(fd)
+        assert result.stdout.strip() == f"4 {path} False []"
 
 
 @pytest.mark.parametrize(

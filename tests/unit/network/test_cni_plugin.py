@@ -24,7 +24,7 @@ def call(plugins, type_, request=None, seconds=20.0):
 
 @pytest.fixture
 def plugins(lab):
-    return Plugins((lab.bin,))
+    return Plugins((lab.bin,), "test")
 
 
 def test_a_plugin_gets_its_parameters_and_nothing_of_our_environment(lab, plugins, monkeypatch):
@@ -38,7 +38,14 @@ def test_a_plugin_gets_its_parameters_and_nothing_of_our_environment(lab, plugin
     assert (got.args, got.path) == ("IgnoreUnknown=1;K8S_POD_NAME=web", str(lab.bin))
     assert got.request == {"name": "podnet", "x": "é"}
     names = {line.partition("=")[0] for line in (lab.root / "env").read_text().splitlines()}
-    assert {name for name in names if not name.startswith("CNI_")} <= {"PATH", "PWD", "_", "OLDPWD", "SHLVL"}
+    assert {name for name in names if not name.startswith("CNI_")} <= {
+        "PATH",
+        "NODED_CNI_OWNER",
+        "PWD",
+        "_",
+        "OLDPWD",
+        "SHLVL",
+    }
     assert (lab.root / "cwd").read_text() == "/\n"
 
 
@@ -52,16 +59,16 @@ def test_the_first_directory_that_has_the_plugin_wins(lab, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     path = lab.plugin("p")
-    assert Plugins((other, lab.bin)).find("p") == path
+    assert Plugins((other, lab.bin), "test").find("p") == path
     (other / "p").write_text("not executable")
-    assert Plugins((other, lab.bin)).find("p") == path
+    assert Plugins((other, lab.bin), "test").find("p") == path
     (other / "p").chmod(0o755)
-    assert Plugins((other, lab.bin)).find("p") == other / "p"
+    assert Plugins((other, lab.bin), "test").find("p") == other / "p"
 
 
 def test_a_missing_plugin_is_named_with_the_directories_searched():
     with pytest.raises(Unavailable) as caught:
-        Plugins((Path("/nowhere"), Path("/else"))).find("bridge")
+        Plugins((Path("/nowhere"), Path("/else")), "test").find("bridge")
     assert str(caught.value) == (
         "CNI plugin 'bridge' is missing: install it in one of [network] bin_dirs (/nowhere, /else)"
     )

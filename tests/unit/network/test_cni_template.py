@@ -90,8 +90,8 @@ def test_what_is_not_in_the_language_is_refused_with_its_line(template, words):
 pieces = st.sampled_from(
     [
         "{{range .Routes}}", "{{range $i, $x := .PodCIDRRanges}}", "{{if .PodCIDR}}", "{{else}}",
-        "{{else if 1}}", "{{end}}", "{{.}}", "{{ .PodCIDR -}} ", " {{- $x }}", "{{index .Routes 0}}", '{{"s"}}',
-        "{{", "}}", "(", ")", ":=", "$", ".", "text", "\n",
+        "{{else if 1}}", "{{end}}", "{{.}}", "{{ .PodCIDR -}} ", " {{- $x }}", "{{index .Routes 0}}",
+        '{{"s"}}', "{{", "}}", "(", ")", ":=", "$", ".", "text", "\n",
     ]
 )  # fmt: skip
 

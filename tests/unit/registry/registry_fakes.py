@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
+import trio
+
 from tests.support.images import Image, sha256
 
 Fault = Callable[["Handler"], bool]  # True: it has answered
@@ -53,6 +55,11 @@ class Content:
     ranges: bool = True
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+
 class FakeRegistry:
     """`with FakeRegistry() as registry:` on a free port of 127.0.0.1, plain HTTP."""
 
@@ -60,10 +67,11 @@ class FakeRegistry:
         self.content = Content()
         self.requests: list[Request] = []
         self.stopping = threading.Event()
+        self.stalled = threading.Event()  # a `stall` has begun
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"registry": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -105,6 +113,9 @@ class FakeRegistry:
                     rule.times -= 1
                     return rule.fault
         return None
+
+    async def until_stalled(self) -> None:
+        assert await trio.to_thread.run_sync(self.stalled.wait, 10)
 
     def count(self, pattern: str) -> int:
         return sum(1 for one in self.requests if re.search(pattern, f"{one.method} {one.path}"))
@@ -282,6 +293,7 @@ def stall(after: int = -1) -> Fault:
             blob = handler.blob()
             handler.reply(200, blob[:after], Content_Length=str(len(blob)))
             handler.wfile.flush()
+        handler.registry.stalled.set()
         handler.registry.stopping.wait(60)
         handler.close_connection = True
         return True

@@ -52,7 +52,8 @@ def test_the_filter_allows_the_listed_calls_and_nothing_else(machine: str) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["socket", "clone", "fork", "execve", "ptrace", "mount", "chroot", "unshare", "setns", "keyctl", "bpf"]
+    "name",
+    ["socket", "clone", "fork", "execve", "ptrace", "mount", "chroot", "unshare", "setns", "keyctl", "bpf"],
 )
 def test_dangerous_calls_are_not_listed(name: str) -> None:
     assert name not in confine._SYSTEM_CALLS
@@ -62,7 +63,9 @@ def test_dangerous_calls_are_not_listed(name: str) -> None:
 def test_the_numbers_are_those_of_the_kernel_headers(column: int) -> None:
     if not HEADERS[column].exists():
         pytest.skip("the kernel headers for this architecture are not installed")
-    found = dict(re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)\s*$", HEADERS[column].read_text(), re.MULTILINE))
+    found = dict(
+        re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)\s*$", HEADERS[column].read_text(), re.MULTILINE)
+    )
     found.setdefault("newfstatat", found.get("fstatat"))
     for name, numbers in confine._SYSTEM_CALLS.items():
         if name in found:

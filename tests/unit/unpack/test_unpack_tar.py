@@ -134,7 +134,12 @@ def test_damaged_archives_are_read_or_refused(
         assert fault.kind in (CORRUPT, REFUSED)
 
 
-@given(st.dictionaries(st.binary(min_size=1, max_size=30).filter(lambda key: b"=" not in key), st.binary(max_size=99)))
+pax_keys = st.binary(min_size=1, max_size=30).filter(
+    lambda key: b"=" not in key and not key.startswith(b"GNU.sparse.")
+)
+
+
+@given(st.dictionaries(pax_keys, st.binary(max_size=99)))
 def test_extension_records_are_read_back(records: dict[bytes, bytes]) -> None:
     data = b""
     for key, value in records.items():
@@ -143,8 +148,7 @@ def test_extension_records_are_read_back(records: dict[bytes, bytes]) -> None:
         while length != len(body) + len(b"%d" % length):
             length = len(body) + len(b"%d" % length)
         data += b"%d" % length + body
-    expected = {k: v for k, v in records.items() if k not in (b"GNU.sparse.offset", b"GNU.sparse.numbytes")}
-    assert {k: v for k, v in tar.parse_pax(data).items() if k != b"GNU.sparse.map"} == expected
+    assert tar.parse_pax(data) == records
 
 
 @given(st.binary(max_size=200))
@@ -332,7 +336,14 @@ def test_names_with_dotdot_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("./a//b/", "a/b"), ("/etc/passwd", "etc/passwd"), ("./", ""), ("", ""), ("a/./b", "a/b"), ("...", "...")],
+    [
+        ("./a//b/", "a/b"),
+        ("/etc/passwd", "etc/passwd"),
+        ("./", ""),
+        ("", ""),
+        ("a/./b", "a/b"),
+        ("...", "..."),
+    ],
 )
 def test_names_are_made_relative(name: str, expected: str) -> None:
     from noded.images.unpack.extract import clean

@@ -1,0 +1,304 @@
+"""Pulls from a real docker-registry into the real store: blobs, unpacked layers, database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from noded.config import ImagesConfig
+from noded.errors import DataLoss, NotFound, PermissionDenied, RegistryUnavailable
+from noded.images.auth import Credentials
+from noded.images.content import ContentStore
+from noded.images.layers import LayerStore
+from noded.images.library import Library
+from noded.images.pull import Puller
+from noded.images.transport import Transport
+from noded.images.unpack.client import Unpacker
+from noded.model.image import Credential
+from noded.model.paths import Layout
+from noded.store.database import Database
+from noded.store.images import ImageRows
+from noded.store.schema import MIGRATIONS
+from tests.support.images import Entry, Image, build, index, tar
+from tests.support.registry import PASSWORD, USER, Registry
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry"),
+]
+
+BASE = tar([Entry("etc/", mode=0o755), Entry("etc/name", b"base"), Entry("etc/old", b"gone")])
+TOP = tar([Entry("etc/.wh.old"), Entry("bin/", mode=0o755), Entry("bin/tool", os.urandom(700_000), 0o4755)])
+IMAGE = build([BASE, TOP])
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        running.push(IMAGE, "x/y", "z")
+        yield running
+
+
+class Node:
+    """The image side of a daemon, from registries.conf to the database."""
+
+    def __init__(self, directory: Path) -> None:
+        self.layout = Layout(directory / "root", directory / "state")
+        self.layout.root.mkdir(parents=True)
+        self.conf = directory / "registries.conf"
+        self.auth = directory / "auth.json"
+
+    def trust(self, registry: Registry) -> None:
+        self.conf.write_text(f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n')
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[tuple[Puller, Library]]:
+        database = await Database.open(self.layout.database, MIGRATIONS)
+        transport = Transport(stall_seconds=5)
+        try:
+            async with Unpacker() as unpacker, trio.open_nursery() as nursery:
+                content = ContentStore(self.layout.content)
+                layers = LayerStore(self.layout.layers, unpacker)
+                library = Library(
+                    content=content, layers=layers, rows=ImageRows(database), layout=self.layout
+                )
+                library.set_in_use(tuple)
+                await library.load()
+                await library.collect()
+                config = ImagesConfig(registries_conf=self.conf)
+                credentials = Credentials([self.auth])
+                puller = Puller(
+                    config, content, layers, library, transport=transport, credentials=credentials
+                )
+                await nursery.start(puller.run)
+                yield puller, library
+                nursery.cancel_scope.cancel()
+        finally:
+            await database.close()
+
+    def run(self, work: Callable[[Puller, Library], Awaitable[None]]) -> None:
+        async def main() -> None:
+            with trio.fail_after(120):
+                async with self.running() as (puller, library):
+                    await work(puller, library)
+
+        trio.run(main)
+
+    def is_empty(self) -> bool:
+        files = [path for path in self.layout.content.rglob("*") if path.is_file()]
+        layers = [path for path in self.layout.layers.iterdir() if path.name != ".staging"]
+        return not files and not layers and not list((self.layout.layers / ".staging").iterdir())
+
+
+@pytest.fixture
+def node(tmp_path: Path, registry: Registry) -> Node:
+    made = Node(tmp_path)
+    made.trust(registry)
+    return made
+
+
+def tree(library: Library, image_id: str, layer: int) -> Path:
+    image = library.get(image_id)
+    assert image is not None
+    return library.layers.tree(image.layers[layer].chain_id)
+
+
+def check(library: Library, name: str, image: Image = IMAGE) -> None:
+    kept = library.get(name)
+    assert kept is not None
+    assert kept.id == image.id
+    assert (tree(library, name, 0) / "etc/name").read_bytes() == b"base"
+    tool = tree(library, name, 1) / "bin/tool"
+    assert tool.stat().st_mode & 0o7777 == 0o4755
+    for digest in image.blobs:
+        library.content.verify(digest)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+@pytest.mark.parametrize("docker", [False, True])
+def test_an_image_is_pulled_by_tag(node: Node, registry: Registry, compression: str, docker: bool) -> None:
+    image = build([BASE, TOP], compression=compression, docker=docker)
+    name = registry.push(image, f"formats/{compression}-{'docker' if docker else 'oci'}", "v1")
+
+    async def work(puller: Puller, library: Library) -> None:
+        assert await puller.pull(name) == image.id
+        check(library, name, image)
+        assert await puller.pull(name) == image.id
+
+    node.run(work)
+
+
+def test_an_image_is_pulled_by_digest(node: Node, registry: Registry) -> None:
+    name = f"{registry.host}/x/y@{IMAGE.digest}"
+
+    async def work(puller: Puller, library: Library) -> None:
+        assert await puller.pull(name) == IMAGE.id
+        check(library, name)
+        kept = library.get(name)
+        assert kept is not None
+        assert (kept.tags, kept.digests) == ((), (name,))
+
+    node.run(work)
+
+
+def test_an_image_is_pulled_through_a_mirror_for_another_host(node: Node, registry: Registry) -> None:
+    node.conf.write_text(
+        '[[registry]]\nlocation = "quay.io"\n'
+        f'[[registry.mirror]]\nlocation = "{registry.host}"\ninsecure = true\n'
+    )
+
+    async def work(puller: Puller, library: Library) -> None:
+        assert await puller.pull("quay.io/x/y:z") == IMAGE.id
+        check(library, "quay.io/x/y:z")
+        kept = library.get("quay.io/x/y:z")
+        assert kept is not None
+        assert kept.digests == (f"quay.io/x/y@{IMAGE.digest}",)
+
+    node.run(work)
+
+
+def test_an_index_gives_this_nodes_image(node: Node, registry: Registry) -> None:
+    other = build([BASE], os_and_architecture=("linux", "s390x"))
+    registry.push(other, "multi", "other")
+    registry.push(IMAGE, "multi", "mine")
+    arch = "amd64" if os.uname().machine == "x86_64" else "arm64"
+    both = index([(other, "linux", "s390x"), (IMAGE, "linux", arch)])
+    registry.push_manifest("multi", "both", both, "application/vnd.oci.image.index.v1+json")
+
+    async def work(puller: Puller, library: Library) -> None:
+        assert await puller.pull(f"{registry.host}/multi:both") == IMAGE.id
+        check(library, f"{registry.host}/multi:both")
+
+    node.run(work)
+
+
+def test_an_image_survives_a_restart_and_is_not_downloaded_again(node: Node, tmp_path: Path) -> None:
+    with Registry(tmp_path / "own") as own:
+        name = own.push(IMAGE, "x/y", "z")
+        node.trust(own)
+
+        async def first(puller: Puller, library: Library) -> None:
+            await puller.pull(name)
+
+        async def second(puller: Puller, library: Library) -> None:
+            check(library, name)
+            shutil.rmtree(tmp_path / "own" / "storage/docker/registry/v2/blobs/sha256", ignore_errors=True)
+            with pytest.raises(NotFound):
+                await puller.pull(name)
+            check(library, name)
+
+        node.run(first)
+        node.run(second)
+
+
+def test_a_private_registry_checks_the_login_each_time(node: Node, tmp_path: Path) -> None:
+    with Registry(tmp_path / "private", private=True) as private:
+        name = private.push(IMAGE, "x/y", "z")
+        node.trust(private)
+        good, bad = Credential(username=USER, password=PASSWORD), Credential(username=USER, password="no")
+
+        async def work(puller: Puller, library: Library) -> None:
+            with pytest.raises(PermissionDenied, match="wants a login"):
+                await puller.pull(name)
+            with pytest.raises(PermissionDenied, match="refused the login"):
+                await puller.pull(name, bad)
+            assert await puller.pull(name, good) == IMAGE.id
+            with pytest.raises(PermissionDenied, match="refused the login"):
+                await puller.pull(name, bad)
+            assert await puller.pull(name, good) == IMAGE.id
+
+        node.run(work)
+
+
+def test_a_missing_tag_is_not_found_and_leaves_nothing(node: Node, registry: Registry) -> None:
+    async def work(puller: Puller, library: Library) -> None:
+        with pytest.raises(NotFound, match=f"{registry.host}/x/y:none: registry {registry.host} has no"):
+            await puller.pull(f"{registry.host}/x/y:none")
+
+    node.run(work)
+    assert node.is_empty()
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
+def test_a_damaged_layer_is_told_and_leaves_nothing(node: Node, tmp_path: Path, damage: str) -> None:
+    with Registry(tmp_path / "own") as own:
+        name = own.push(IMAGE, "x/y", "z")
+        node.trust(own)
+        blob = own.blob_path(IMAGE.layer_digests[1])
+        data = blob.read_bytes()
+        if damage == "missing":
+            blob.unlink()
+        else:
+            blob.write_bytes(data[:-1] if damage == "truncated" else data[:-9] + bytes(9))
+
+        async def work(puller: Puller, library: Library) -> None:
+            kind = NotFound if damage == "missing" else DataLoss
+            with pytest.raises(kind, match=f"cannot pull {name}"):
+                await puller.pull(name)
+            assert library.list() == ()
+
+        node.run(work)
+    assert node.is_empty()
+
+
+def test_a_registry_that_stalls_or_is_down_is_unavailable(node: Node, tmp_path: Path) -> None:
+    own = Registry(tmp_path / "own")
+    name = own.push(IMAGE, "x/y", "z")
+    node.trust(own)
+
+    async def work(puller: Puller, library: Library) -> None:
+        own.stall()
+        with trio.move_on_after(0.5) as scope:
+            await puller.pull(name)
+        assert scope.cancelled_caught
+        assert trio.current_time() - scope.deadline < 1
+        own.resume()
+        own.close()
+        with pytest.raises(RegistryUnavailable, match="cannot be reached"):
+            await puller.pull(name)
+
+    try:
+        node.run(work)
+    finally:
+        own.resume()
+        own.close()
+    assert node.is_empty()
+
+
+def test_a_pull_cancelled_at_any_moment_leaves_nothing_or_an_image(node: Node, registry: Registry) -> None:
+    name = f"{registry.host}/x/y:z"
+
+    async def work(puller: Puller, library: Library) -> None:
+        for step in range(25):
+            with trio.move_on_after(step * 0.004):
+                await puller.pull(name)
+            if library.get(name) is not None:
+                check(library, name)
+                await library.remove(name)
+            assert library.list() == ()
+            assert await trio.to_thread.run_sync(node.is_empty)
+
+    node.run(work)
+
+
+def test_twenty_pulls_share_one_download(node: Node, registry: Registry) -> None:
+    name = f"{registry.host}/x/y:z"
+    results: list[str] = []
+
+    async def work(puller: Puller, library: Library) -> None:
+        async def one() -> None:
+            results.append(await puller.pull(name))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(one)
+        check(library, name)
+
+    node.run(work)
+    assert results == [IMAGE.id] * 20
