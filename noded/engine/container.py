@@ -84,6 +84,7 @@ class Container:
             message=ended.message if ended else "",
             resources=record.resources,
             user=record.user,
+            stop_signal=record.stop_signal,
             pid=0 if ended else record.pid,
             info=(
                 ("sandboxID", record.key.sandbox_id),

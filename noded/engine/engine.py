@@ -25,6 +25,7 @@ from noded.engine.registry import Registry
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
 from noded.engine.supervise import Supervisor
+from noded.errors import NodedError
 from noded.host import mounts
 from noded.host.cgroups import Cgroups
 from noded.images.content import ContentStore
@@ -177,6 +178,7 @@ async def open_engine(
             await services.start(network.run)
             await services.start(puller.run)
             services.start_soon(_settle, handlers, recovery, library, ready)
+            services.start_soon(_collect_networks, network, registry, config.network.gc_period_seconds, ready)
             yield Engine(sandboxes, containers, Images(library, puller), node)
             services.cancel_scope.cancel()
     finally:
@@ -190,6 +192,19 @@ async def _settle(handlers: Handlers, recovery: Recovery, library: Library, read
     await library.collect()
     ready.set()
     log.info("ready")
+
+
+async def _collect_networks(
+    network: Network, registry: Registry, period_seconds: float, ready: trio.Event
+) -> None:
+    """Let CNI plugins free what belongs to no sandbox, from time to time (CNI 1.1 GC)."""
+    await ready.wait()
+    while period_seconds > 0:
+        await trio.sleep(period_seconds)
+        try:
+            await network.gc(one for sandbox in registry.sandboxes() for one in sandbox.record.attachments)
+        except NodedError as error:
+            log.warning("CNI garbage collection failed, tried again later", error=str(error))
 
 
 def _prepare(layout: Layout) -> None:

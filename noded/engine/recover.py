@@ -177,6 +177,9 @@ class Recovery:
                 sandbox.runtime = await runtime.attach_sandbox(reference)
                 sandbox.pid = await sandbox.runtime.infra_pid() or 0
                 sandbox.refresh()
+                if sandbox.pid == 0 and self._sandbox_ladder.shares_pids(sandbox):
+                    await self._sandboxes.stop(sandbox.id)
+                self._sandboxes.watch_init(sandbox)
             case _:
                 pass
 

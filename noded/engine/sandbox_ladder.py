@@ -186,6 +186,10 @@ class SandboxLadder:
             cgroup=self._cgroups.oci_path(config.cgroup_parent, sandbox.id),
         )
 
+    def shares_pids(self, sandbox: PodSandbox) -> bool:
+        """Whether the pod's containers share one PID namespace, which an init process holds."""
+        return sandbox.record.config.namespaces.pid is NamespaceMode.POD
+
     def open_runtime(self, sandbox: PodSandbox) -> Runtime:
         """The runtime that this sandbox was made with."""
         return self._handlers.runtime(sandbox.record.handler)
@@ -206,7 +210,7 @@ class SandboxLadder:
         self, sandbox: PodSandbox, reference: SandboxRef, features: RuntimeFeatures
     ) -> dict[str, Any] | None:
         config = sandbox.record.config
-        if config.namespaces.pid is not NamespaceMode.POD and not features.needs_infra:
+        if not self.shares_pids(sandbox) and not features.needs_infra:
             return None
         init = shutil.which(self._config.init)
         if init is None:

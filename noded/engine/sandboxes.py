@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -21,6 +23,7 @@ from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
 from noded.host.cgroups import Cgroups
+from noded.host.processes import open_pidfd, wait_pidfd
 from noded.model.host import HostFacts
 from noded.model.lifecycle import SandboxIntent
 from noded.model.pod import PodConfig, Resources
@@ -129,6 +132,7 @@ class Sandboxes:
         self._registry.add_sandbox(sandbox)
         try:
             await self._climb(sandbox)
+            self.watch_init(sandbox)
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await self._forget_or_owe(sandbox, error)
@@ -165,6 +169,28 @@ class Sandboxes:
         if sandbox.record.intent is SandboxIntent.CREATING:
             await sandbox.commit(intent=SandboxIntent.STOPPING)
         await self.debts_queue.owe(sandbox, failure)
+
+    def watch_init(self, sandbox: PodSandbox) -> None:
+        """Stop the sandbox when the process that holds its PID namespace dies; returns at once.
+
+        Without that process no container of the pod can be joined or exec'd into any more.
+        """
+        if sandbox.pid:
+            self._nursery.start_soon(self._watch_init, sandbox, sandbox.pid)
+
+    async def _watch_init(self, sandbox: PodSandbox, pid: int) -> None:
+        with suppress(NotFound):  # gone already
+            init = open_pidfd(pid)
+            try:
+                await wait_pidfd(init)
+            finally:
+                os.close(init)
+        if sandbox.ready and sandbox.pid == pid:
+            log.warning("the init process of a pod died, stopping the pod", id=sandbox.id, pid=pid)
+            try:
+                await self.stop(sandbox.id)
+            except Exception as error:
+                log.warning("pod without init process not stopped", id=sandbox.id, error=str(error))
 
     def _settle_claim(self, sandbox: PodSandbox) -> None:
         caller = CALLER.get()

@@ -61,13 +61,18 @@ class Downloads:
         """Whether somebody brings this blob now."""
         return digest in self._flights
 
-    async def bring(self, sources: Sequence[Source], progress: LayerProgress) -> None:
+    async def bring(
+        self, sources: Sequence[Source], progress: LayerProgress, *, replace: bool = False
+    ) -> None:
         """Have the blob of `progress` in the store, by whoever gets it first.
+
+        Args:
+            replace: download it although it is there, since that one is damaged.
 
         Raises: the most telling of the sources' errors; ResourceExhausted on a full disk.
         Cancellation: safe; the last one who waits ends the download and removes its bytes.
         """
-        if not self._blobs.has(progress.digest):
+        if replace or not self._blobs.has(progress.digest):
             await self._flights.join(
                 progress.digest, partial(self._begin, sources, progress, None), own_failures_only=True
             )

@@ -1,6 +1,6 @@
 """One request to a registry, seen through to its final answer: login, redirects, retries.
 
-Runs in worker threads under `Transport.call`. Keeps tokens, and which insecure hosts have no TLS.
+Runs in worker threads under `Transport.call`. Keeps tokens, and the scheme of insecure hosts.
 """
 
 from __future__ import annotations
@@ -57,31 +57,29 @@ class Exchange:
         self.retry = retry
         self._transport = transport
         self._tokens = tokens
-        self._plain: set[str] = set()
+        self._schemes: dict[str, str] = {}  # of insecure endpoints, as far as known
 
-    def request(
-        self,
-        source: Source,
-        method: str,
-        resource: str,
-        headers: Mapping[str, str],
-        *,
-        accept_416: bool = False,
-    ) -> Reply:
-        """Send until an answer is final. Returns only success."""
+    def request(self, source: Source, method: str, resource: str, headers: Mapping[str, str]) -> Reply:
+        """Send until an answer is final, and return it if it is success.
+
+        Args:
+            resource: below the repository, such as `manifests/latest`.
+
+        Raises: the error that `noded.images.refusals` makes of anything else.
+        """
         failures = 0
         while True:
             failures += 1
             try:
                 reply = self._authorized(source, method, resource, headers)
             except Fault as fault:
-                if failures >= self._attempts(fault):
+                if failures >= self._attempts(source, fault):
                     raise unreached(source, fault, resource) from fault
                 wait = self.retry.wait_seconds(failures)
             else:
                 if 200 <= reply.status < 300:
                     return reply
-                if reply.status == 416 and accept_416:
+                if reply.status == 416:  # we resume within the size that the manifest gives
                     reply.drain()
                     raise DataLoss(
                         f"{source.subject} sent a damaged blob {resource.removeprefix('blobs/')}: "
@@ -97,12 +95,12 @@ class Exchange:
                 reply.drain()
             self.sleep(wait)
 
-    def _attempts(self, fault: Fault) -> int:
+    def _attempts(self, source: Source, fault: Fault) -> int:
         if fault.trouble in (Trouble.CERTIFICATE, Trouble.PROTOCOL):
             return 1
-        return (
-            self.retry.unreachable_attempts if fault.trouble is Trouble.UNREACHABLE else self.retry.attempts
-        )
+        if fault.trouble is Trouble.UNREACHABLE:  # behind a mirror there is another endpoint
+            return 1 if source.endpoint.mirror else self.retry.unreachable_attempts
+        return self.retry.attempts
 
     def _authorized(self, source: Source, method: str, resource: str, headers: Mapping[str, str]) -> Reply:
         account = Account(source.endpoint.host, source.endpoint.path, source.credential)
@@ -126,7 +124,7 @@ class Exchange:
         reply.drain()
         if challenge.scheme == "basic" and source.credential is not None:
             header = basic_header(source.credential)
-            self._tokens.keep(account, header, 86400.0)
+            self._tokens.keep(account, header, BASIC_SECONDS)
         else:
             header = self._bearer(source, challenge)
         reply = self._send(source, method, resource, headers, header)
@@ -151,8 +149,8 @@ class Exchange:
             wait = _retry_after(reply) or self.retry.wait_seconds(failures)
             reply.drain()
             self.sleep(min(wait, self.retry.longest_retry_after_seconds))
-        if reply.status == 400 and ask.method == "POST":  # OAuth2 says invalid_grant with 400
-            reply.status = 401
+        if reply.status == 400 and ask.method == "POST":  # how OAuth2 says that the token is not good
+            raise refused(source, reply, "token", failures, status=401)
         if reply.status != 200:
             raise refused(source, reply, "token", failures)
         with reply:
@@ -168,22 +166,28 @@ class Exchange:
     def _send(
         self, source: Source, method: str, resource: str, headers: Mapping[str, str], authorization: str
     ) -> Reply:
-        """Over TLS; an insecure endpoint without TLS over plain HTTP, which is then remembered."""
-        host = source.endpoint.api_host
-        address = f"{host}/v2/{source.endpoint.path}/{resource}"
-        if host in self._plain and source.endpoint.insecure:
+        """Over TLS; an insecure endpoint that turns out to have none, over plain HTTP."""
+        endpoint, host = source.endpoint, source.endpoint.api_host
+        address = f"{host}/v2/{endpoint.path}/{resource}"
+        scheme = self._schemes.get(host, "") if endpoint.insecure else "https"
+        if scheme:
             try:
-                return self._follow(method, f"http://{address}", headers, authorization, source)
+                return self._follow(method, f"{scheme}://{address}", headers, authorization, source)
             except Fault:
-                self._plain.discard(host)
+                self._schemes.pop(host, None)
                 raise
         try:
-            return self._follow(method, f"https://{address}", headers, authorization, source)
+            reply = self._follow(method, f"https://{address}", headers, authorization, source)
         except Fault as fault:
-            if not source.endpoint.insecure or fault.trouble is Trouble.STALLED:
+            if fault.trouble is Trouble.STALLED:  # it did speak TLS
                 raise
-        reply = self._follow(method, f"http://{address}", headers, authorization, source)
-        self._plain.add(host)
+            reply = self._follow(method, f"http://{address}", headers, authorization, source)
+            if reply.status == 400:  # what a TLS port answers to plain HTTP: it was TLS that failed
+                reply.close()
+                raise
+            self._schemes[host] = "http"
+        else:
+            self._schemes[host] = "https"
         return reply
 
     def _follow(

@@ -15,15 +15,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import structlog
 import trio
 
-from noded.errors import DataLoss, InvalidArgument, NodedError, ResourceExhausted, Unavailable
+from noded.errors import DataLoss, InvalidArgument, ResourceExhausted, Unavailable
 from noded.images.download import Blobs, Downloads
 from noded.images.flight import Flights, Ticket, Work
 from noded.images.progress import LayerProgress, Phase
 from noded.images.refusals import Source
 from noded.images.tee import Tee
 from noded.model.image import LayerRef
+
+log = structlog.get_logger(__name__)
 
 
 class Layers(Protocol):
@@ -125,47 +128,57 @@ class Fetcher:
                 if done:
                     progress.phase = Phase.DONE
                     return
+            kept = self._blobs.has(layer.blob_digest)
             progress.phase = Phase.DOWNLOADING
             await self._downloads.bring(job.sources, progress)
-            async with self._unpackers:
-                progress.phase = Phase.UNPACKING
-                await self._unpack_file(layer, job)
+            try:
+                await self._unpack_file(layer, progress, job)
+            except DataLoss:
+                if not kept:
+                    raise
+                # Verified when it came, damaged on disk since: only the registry can help.
+                log.warning("stored blob is damaged, downloading it again", digest=layer.blob_digest)
+                progress.phase = Phase.DOWNLOADING
+                await self._downloads.bring(job.sources, progress, replace=True)
+                await self._unpack_file(layer, progress, job)
             progress.done_bytes = progress.total_bytes
             progress.phase = Phase.DONE
         finally:
             del self._live[layer.chain_id]
 
-    async def _unpack_file(self, layer: LayerRef, job: Job) -> None:
-        source = await trio.to_thread.run_sync(self._blobs.open, layer.blob_digest)
-        try:
-            await self._layers.unpack(layer, source)
-        except NodedError as error:
-            raise _named(error, job) from error
-        finally:
-            os.close(source)
+    async def _unpack_file(self, layer: LayerRef, progress: LayerProgress, job: Job) -> None:
+        async with self._unpackers:
+            progress.phase = Phase.UNPACKING
+            source = self._blobs.open(layer.blob_digest)
+            try:
+                await self._layers.unpack(layer, source)
+            except Exception as error:
+                raise _named(error, job) from error
+            finally:
+                os.close(source)
 
     async def _stream(self, layer: LayerRef, progress: LayerProgress, job: Job) -> bool:
         """Download and unpack at once. False when the blob is here but must be unpacked from its file."""
         progress.phase = Phase.STREAMING
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         tee = Tee(write_end)
-        unpack_error: NodedError | None = None
+        unpack_error: Exception | None = None
         failure: Exception | None = None
 
         async def unpack(scope: trio.CancelScope) -> None:
             nonlocal unpack_error
             try:
                 await self._layers.unpack(layer, read_end)
-            except NodedError as error:
+            except Exception as error:
                 unpack_error = error
-                if isinstance(error, ResourceExhausted | InvalidArgument):
+                if not isinstance(error, DataLoss | Unavailable):
                     scope.cancel()  # the rest of the blob would change nothing
             finally:
                 os.close(read_end)  # a writer blocked on the full pipe wakes
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(unpack, nursery.cancel_scope)
             ticket = await self._downloads.start(job.sources, progress, tee)
+            nursery.start_soon(unpack, nursery.cancel_scope)
             try:
                 await ticket.wait()
             except Exception as error:
@@ -175,7 +188,7 @@ class Fetcher:
             raise failure
         if unpack_error is None and not tee.spoiled:
             return True
-        if tee.spoiled or isinstance(unpack_error, Unavailable) or unpack_error is None:
+        if tee.spoiled or unpack_error is None or isinstance(unpack_error, Unavailable):
             return False
         raise _named(unpack_error, job) from unpack_error
 
@@ -192,7 +205,7 @@ async def _wait(
         slots.release()
 
 
-def _named(error: NodedError, job: Job) -> NodedError:
+def _named(error: Exception, job: Job) -> Exception:
     """The unpacker's error with the image's name in front."""
     kinds = (DataLoss, InvalidArgument, ResourceExhausted, Unavailable)
     kind = next((kind for kind in kinds if isinstance(error, kind)), None)

@@ -91,7 +91,7 @@ class Library:
         for image_id, record in records.items():
             try:
                 images.append(decode(record))
-            except (ValueError, KeyError, TypeError) as error:
+            except ValueError as error:
                 log.error("image row unreadable", image=image_id, error=str(error))
         problems = await trio.to_thread.run_sync(lambda: [self._problem(image) for image in images])
         for image, problem in zip(images, problems, strict=True):

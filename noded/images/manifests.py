@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
 
-from noded.errors import FailedPrecondition, InvalidArgument, NodedError
+from noded.errors import DataLoss, FailedPrecondition, InvalidArgument, NodedError, NotFound
 from noded.images.download import SOURCE_ERRORS, Blobs
 from noded.images.platform import choose
 from noded.images.refusals import Source, most_telling
@@ -100,7 +101,9 @@ class Manifests:
                 indexes.append(fetched)
                 if len(indexes) > MAX_INDEX_DEPTH:
                     raise InvalidArgument(f"its indexes are nested more than {MAX_INDEX_DEPTH} deep")
-                fetched = await self._child(sources, choose(parsed.manifests, self._host, image))
+                fetched = await self._child(
+                    sources, choose(parsed.manifests, self._host, f"cannot pull {image}: its index")
+                )
                 parsed = parse_manifest(fetched.data, fetched.media_type)
             if parsed.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
                 kind = parsed.artifact_type or parsed.config.media_type
@@ -122,7 +125,7 @@ class Manifests:
     async def _config(self, sources: Sequence[Source], config: Descriptor) -> bytes:
         if config.size_bytes > MAX_CONFIG_BYTES:
             raise InvalidArgument(f"its config has {config.size_bytes} bytes, more than {MAX_CONFIG_BYTES}")
-        if self._blobs.has(config.digest):
+        with suppress(NotFound, DataLoss):  # a damaged one is as good as none
             return await trio.to_thread.run_sync(self._blobs.read, config.digest, MAX_CONFIG_BYTES)
         _, data = await _first(
             sources,

@@ -82,8 +82,9 @@ class Puller:
     """Pulls images. A service: `run` must be running.
 
     Args:
-        transport, retry: connections and patience; by default as configured, with the environment's
-            proxies.
+        transport, client: connections and who uses them; by default as configured, with the
+            environment's proxies.
+        credentials: stored logins; by default those of `auth_file` or the usual places.
         host: the platform to pull for, by default this node's.
     """
 

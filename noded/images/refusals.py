@@ -69,9 +69,14 @@ def unreached(source: Source, fault: Fault, resource: str) -> NodedError:
             )
 
 
-def refused(source: Source, reply: Reply, resource: str, failures: int) -> NodedError:
-    """The error for an answer that is not success. Reads and closes it."""
-    subject, status = source.subject, reply.status
+def refused(source: Source, reply: Reply, resource: str, failures: int, status: int = 0) -> NodedError:
+    """The error for an answer that is not success. Reads and closes it.
+
+    Args:
+        failures: how often it was asked.
+        status: what the answer means, if not what its status line says.
+    """
+    subject, status = source.subject, status or reply.status
     where = urlsplit(reply.url).netloc
     if where != source.endpoint.api_host:
         subject += f" (at {where})"

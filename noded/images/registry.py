@@ -18,7 +18,8 @@ from noded.wire.manifest import ACCEPT, MAX_MANIFEST_BYTES
 
 GATHER_BYTES: Final = 64 * 1024
 PROGRESS_BYTES: Final = 256 * 1024  # a resumed download that brought so much starts counting failures anew
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)\Z")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}\Z")
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class RegistryClient:
     def _blob_chunks(self, source: Source, digest: str, size_bytes: int, received: int) -> Generator[bytes]:
         headers = {"Range": f"bytes={received}-"} if received else {}
         what = f"{source.subject} sent a damaged blob {digest}"
-        with self._exchange.request(source, "GET", f"blobs/{digest}", headers, accept_416=True) as reply:
+        with self._exchange.request(source, "GET", f"blobs/{digest}", headers) as reply:
             skip = _bytes_to_skip(reply, received)
             total = _total_size(reply, received if reply.status == 206 else 0)
             if total is not None and total != size_bytes:
@@ -133,9 +134,7 @@ class RegistryClient:
                 skip = max(0, skip - len(chunk))
                 received += len(fresh)
                 if received > size_bytes:
-                    raise DataLoss(
-                        f"{what}: it is longer than the {size_bytes} bytes of its manifest"
-                    )
+                    raise DataLoss(f"{what}: it is longer than the {size_bytes} bytes of its manifest")
                 if fresh:
                     yield fresh
 
@@ -177,4 +176,4 @@ def _total_size(reply: Reply, received: int) -> int | None:
     if match := _CONTENT_RANGE.match(reply.headers.get("Content-Range", "")):
         return None if match[2] == "*" else int(match[2])
     length = reply.headers.get("Content-Length", "")
-    return int(length) + received if length.isdecimal() else None
+    return int(length) + received if _LENGTH.match(length) else None

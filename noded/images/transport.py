@@ -138,7 +138,7 @@ class Transport:
         self._limiter = trio.CapacityLimiter(threads)
         self._proxies = proxies or Proxies()
         self._certs_dirs = certs_dirs
-        self._user_agent = user_agent or f"noded/{metadata.version('noded')}"
+        self._user_agent = user_agent or f"noded/{_version()}"
         self._pools: dict[_PoolKey, urllib3.PoolManager] = {}
         self._lock = threading.Lock()
         # An operator asked for it with `insecure = true`; saying so at each request helps nobody.
@@ -260,6 +260,13 @@ def _tls_context(files: TLSFiles, *, insecure: bool) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise InvalidArgument(f"{name} cannot be used for TLS: {error}") from error
     return context
+
+
+def _version() -> str:
+    try:
+        return metadata.version("noded")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "0"
 
 
 def _mtime(name: Path) -> int:

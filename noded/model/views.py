@@ -62,5 +62,6 @@ class ContainerView:
     message: str = ""
     resources: Resources | None = None  # as last applied
     user: ContainerUser | None = None
+    stop_signal: str = ""  # the effective one: the client's, the image's, or SIGTERM
     pid: int = 0
     info: tuple[tuple[str, Any], ...] = ()

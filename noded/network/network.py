@@ -45,6 +45,10 @@ _STATUS_SECONDS = 10.0
 _NOT_READY_SECONDS = 4.0
 _LONGEST_BACKOFF_SECONDS = 60.0
 
+# Pause after a look, so that a burst of changes, or a plugin that writes into a watched directory
+# when it is asked for its STATUS, cannot keep the node busy.
+_PAUSE_SECONDS = 0.2
+
 # GC waits that long for a moment without ADD and DEL, and then has that long while they wait.
 _QUIET_SECONDS = 60.0
 _GC_SECONDS = 30.0
@@ -97,6 +101,7 @@ class Network:
             await end_orphans(self._owner)
             await self._restore_cidrs()
             await self._refresh()
+            looked_at = trio.current_time()
             self._wake = wake
             task_status.started()
             while True:
@@ -104,8 +109,10 @@ class Network:
                 if self._watch is not None:
                     waits.append(self._watch.changed)
                 await _any(waits)
+                await trio.sleep_until(looked_at + _PAUSE_SECONDS)
                 asked = trio.Event()
                 await self._refresh()
+                looked_at = trio.current_time()
         finally:
             self._wake = None
             if self._watch is not None:

@@ -2,7 +2,7 @@
 
 The monitor is started with `--sync`, so it is our child and its pid is known before it does
 anything: the record with its identity is on disk before the start byte lets it act. A daemon that
-dies on any line leaves a monitor that `delete` can find.
+dies on any line leaves either a recorded monitor or one that does nothing, and `delete` finds both.
 """
 
 from __future__ import annotations
@@ -204,8 +204,13 @@ class _Pipes:
         os.set_blocking(self._stderr_read, False)
 
     @property
-    def inherited(self) -> tuple[int, int]:
-        return self._sync_theirs.fileno(), self._start_read
+    def inherited(self) -> tuple[int, int, int]:
+        """What the monitor gets: also the writing end of the start pipe.
+
+        conmon takes the end of the stream for the start byte. Holding the writing end itself it
+        never sees the end: a monitor whose daemon dies before the start byte does nothing at all.
+        """
+        return self._sync_theirs.fileno(), self._start_read, self._start_write
 
     @property
     def environment(self) -> dict[str, str]:

@@ -74,28 +74,25 @@ def abandoned_zombies(program: str, leader: int) -> list[ProcessIdentity]:
     return found
 
 
-def namespace_zombies(init: ProcessIdentity) -> list[ProcessIdentity]:
-    """Return own zombie children in the PID namespace of `init`; none if that is the daemon's own.
+def reap_namespace_zombies(init: ProcessIdentity) -> None:
+    """Reap own zombie children in the PID namespace of a task that ends. Blocks on /proc.
 
-    While one is left, init cannot die (zap_pid_ns_processes in the kernel). Blocks on /proc.
+    While one is left, init cannot die (zap_pid_ns_processes in the kernel). Tasks in the daemon's
+    own PID namespace are left alone.
     """
     try:
         namespace = os.readlink(f"/proc/{init.pid}/ns/pid")
         if not init.exists() or namespace == os.readlink("/proc/self/ns/pid"):
-            return []
+            return
     except OSError:
-        return []
-    found = []
-    for pid in children_of(os.getpid()):
+        return
+    for pid in children_of(os.getpid()) - {init.pid}:
         stat = _read_stat(pid)
-        if stat is None or stat.state != "Z" or pid == init.pid:
-            continue
         try:
-            if os.readlink(f"/proc/{pid}/ns/pid") == namespace and (identity := ProcessIdentity.of(pid)):
-                found.append(identity)
+            if stat is not None and stat.state == "Z" and os.readlink(f"/proc/{pid}/ns/pid") == namespace:
+                reap(pid)
         except OSError:
             continue
-    return found
 
 
 class _Stat(NamedTuple):

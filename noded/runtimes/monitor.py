@@ -18,7 +18,7 @@ from noded.errors import NodedError
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, kill_identity, reap
 from noded.model.runtime import Exit, TaskRef
-from noded.runtimes.killing import namespace_zombies, stop_and_kill, wait_dead, wait_gone
+from noded.runtimes.killing import reap_namespace_zombies, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.records import OOM_FILE, PID_FILE, TaskRecord, read_pid_file, read_record
 
 _log = structlog.get_logger(__name__)
@@ -131,8 +131,7 @@ class Exits:
         """Kill all processes of the task's cgroup; return them, for reaping. Blocks until they are dead."""
         victims = {} if init is None else {init.pid: init}
         if init is not None:
-            for zombie in namespace_zombies(init):
-                reap(zombie.pid)
+            reap_namespace_zombies(init)
         if ref.cgroup:
             place = self.cgroups.place(ref.cgroup)
             for pid in self.cgroups.procs(place):

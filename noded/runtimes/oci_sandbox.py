@@ -20,6 +20,7 @@ from noded.runtimes.command import CommandLine, Completed
 from noded.runtimes.conmon import Conmon
 from noded.runtimes.exec import Execs
 from noded.runtimes.failures import ending, runtime_error
+from noded.runtimes.killing import reap_namespace_zombies
 from noded.runtimes.monitor import Exits
 from noded.runtimes.quirks import OciQuirks
 from noded.runtimes.records import CONFIG_FILE, read_record
@@ -95,18 +96,17 @@ class OciSandbox:
             return
         record = read_record(ref.bundle)
         init = self._parts.exits.init(ref, record) if record is not None else None
-        if everything and ref.cgroup:
+        if signal == signals.SIGKILL and everything:
+            await trio.to_thread.run_sync(self._parts.exits.kill, ref, init)
+        elif everything and ref.cgroup:
             await trio.to_thread.run_sync(self._signal_cgroup, ref, signal)
         elif init is not None and init.alive():
             kill_identity(init, signal)
+            if signal == signals.SIGKILL:
+                await trio.to_thread.run_sync(reap_namespace_zombies, init)
 
     def _signal_cgroup(self, ref: TaskRef, signal: int) -> None:
-        cgroups = self._parts.cgroups
-        place = cgroups.place(ref.cgroup)
-        if signal == signals.SIGKILL:
-            cgroups.kill(place)
-            return
-        for pid in cgroups.procs(place):
+        for pid in self._parts.cgroups.procs(self._parts.cgroups.place(ref.cgroup)):
             if (identity := ProcessIdentity.of(pid)) is not None:
                 kill_identity(identity, signal)
 

@@ -21,12 +21,15 @@ def encode(image: Image) -> str:
 def decode(record: str) -> Image:
     """An image from its stored form. Keys that this version does not know are ignored.
 
-    Raises: ValueError, KeyError or TypeError when it is not one.
+    Raises: ValueError when it is not one.
     """
-    stored = _known(json.loads(record), Image)
-    stored["config"] = ImageConfig(**_with_tuples(_known(stored["config"], ImageConfig)))
-    stored["layers"] = tuple(LayerRef(**_known(layer, LayerRef)) for layer in stored["layers"])
-    return Image(**_with_tuples(stored))
+    try:
+        stored = _known(json.loads(record), Image)
+        stored["config"] = ImageConfig(**_with_tuples(_known(stored["config"], ImageConfig)))
+        stored["layers"] = tuple(LayerRef(**_known(layer, LayerRef)) for layer in stored["layers"])
+        return Image(**_with_tuples(stored))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an image record: {error!r}") from None
 
 
 class ImageRows:

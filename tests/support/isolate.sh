@@ -1,37 +1,114 @@
 #!/bin/sh
-# isolate.sh COMMAND...: as root, runs a command in mount, network and PID namespaces of its own.
+# isolate.sh COMMAND...: as root, runs a command in mount, network, PID and cgroup namespaces of its own.
 #
-# The tests make mounts, bridges, packet filter rules and orphaned processes. Here all of that is
-# apart from the machine's own, so that the host oracle sees exactly what the tests did, and the
-# kernel removes whatever a killed test run leaves. Without root, or with NODED_TEST_ON_HOST=1, the
-# command runs as it is.
+# The tests make mounts, bridges, packet filter rules, cgroups and orphaned processes. Here all of
+# that is apart from the machine's own, so that the host oracle sees exactly what the tests did,
+# and the kernel removes what a killed test run leaves. Without root, or with NODED_TEST_ON_HOST=1,
+# the command runs as it is.
 set -eu
 
 if [ "$(id -u)" != 0 ] || [ -n "${NODED_TEST_ON_HOST:-}" ]; then
     exec "$@"
 fi
 
+name=noded-tests-$$
+
+# "CONTROLLERS DIRECTORY" of every hierarchy: our own cgroup in it, where ours will be made. The
+# unified hierarchy (controllers "-") lets only its root have both processes and controlled children.
+hierarchies() {
+    awk '
+        NR == FNR { split($0, part, ":"); own[part[2]] = substr($0, length(part[1] part[2]) + 3); next }
+        {
+            for (i = 7; $i != "-"; i++);
+            if ($(i + 1) == "cgroup2" && !seen["-"]++) { print "-", $5 }
+            if ($(i + 1) != "cgroup") next
+            for (key in own) {
+                wanted = key; sub(/^name=.*/, "&", wanted)
+                n = split(key, names, ","); all = key != ""
+                for (j = 1; j <= n; j++) if ("," $(i + 3) "," !~ "," names[j] ",") all = 0
+                if (all && !seen[key]++) print key, $5 (own[key] == "/" ? "" : own[key])
+            }
+        }' /proc/self/cgroup /proc/self/mountinfo
+}
+made=$(hierarchies)
+
+remove_cgroups() {
+    echo "$made" | while read -r _ directory; do
+        find "$directory/$name" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    done
+}
+trap remove_cgroups EXIT
+trap : INT TERM HUP # the command is told too; what it leaves is removed after it
+
+echo "$made" | while read -r controllers directory; do
+    mkdir "$directory/$name"
+    case ,$controllers, in
+        *,cpuset,*)
+            for file in cpuset.cpus cpuset.mems; do
+                cat "$directory/$file" >"$directory/$name/$file"
+            done
+            ;;
+        ,-,) mkdir "$directory/$name/tests" ;;
+    esac
+done
+
+# Enters the cgroups, makes them the root of a cgroup namespace, and leaves that root of the
+# unified hierarchy for a leaf.
+# shellcheck disable=SC2016 # expanded by the shell that runs it
+enter='
+set -eu
+echo "$MADE" | while read -r _ directory; do echo $$ >"$directory/$NAME/cgroup.procs"; done
+exec unshare --cgroup sh -c "$LEAVE" isolate.sh "$@"
+'
+# shellcheck disable=SC2016
+leave='
+set -eu
+echo "$MADE" | while read -r controllers directory; do
+    [ "$controllers" != - ] || echo $$ >"$directory/$NAME/tests/cgroup.procs"
+done
+exec unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
+    sh -c "$INSIDE" isolate.sh "$@"
+'
+# shellcheck disable=SC2016
 inside='
 set -eu
 ip link set lo up
-# A sysfs mount shows the network devices of the namespace that made it: mount it anew, with the
-# cgroups of the old one.
-keep=$(mktemp -d)
-mount --rbind /sys/fs/cgroup "$keep"
+# sysfs shows the network devices, cgroup file systems the cgroups, of the namespace that mounts them.
 umount --recursive --lazy /sys
 mount -t sysfs sysfs /sys
-mount --rbind "$keep" /sys/fs/cgroup
-umount --recursive --lazy "$keep"
-rmdir "$keep"
+case $MADE in
+    -*"
+"*|*"
+"*) mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup ;;
+esac
+echo "$MADE" | while read -r controllers directory; do
+    case $controllers in
+        -)
+            target=/sys/fs/cgroup
+            case $MADE in *"
+"*) target=/sys/fs/cgroup/unified ;; esac
+            mkdir -p "$target"
+            mount -t cgroup2 cgroup2 "$target"
+            ;;
+        *)
+            target=/sys/fs/cgroup/${controllers#name=}
+            options=$controllers
+            case $controllers in name=*) options=none,$controllers ;; esac
+            mkdir "$target"
+            mount -t cgroup -o "$options" cgroup "$target"
+            ;;
+    esac
+done
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns
-# Shared, as systemd makes it on a real node; unshare has cut it off from the host. Last: what is
-# unmounted above would vanish from its peers too.
+# Shared, as systemd makes it on a real node; unshare has cut it off from the host.
 mount --make-rshared /
+unset MADE NAME LEAVE INSIDE
 set +e
 # Not exec: this shell is PID 1 here and reaps the orphans that the tests make.
 "$@"
 exit $?
 '
-exec unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
-    sh -c "$inside" isolate.sh "$@"
+status=0
+MADE=$made NAME=$name LEAVE=$leave INSIDE=$inside sh -c "$enter" isolate.sh "$@" || status=$?
+exit "$status"

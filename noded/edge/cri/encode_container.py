@@ -50,7 +50,7 @@ def status(view: ContainerView, image_id: Callable[[str], str]) -> v1.ContainerS
         resources=_resources(view.resources),
         image_id=view.image_id,
         user=_user(view.user),
-        stop_signal=member_of(config.stop_signal),
+        stop_signal=member_of(view.stop_signal or config.stop_signal),
     )
 
 

@@ -35,6 +35,9 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+Member = tuple[tarfile.TarInfo, bytes]
+
+
 def member(
     name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: object
 ) -> tuple[tarfile.TarInfo, bytes]:
@@ -46,23 +49,23 @@ def member(
     return info, data
 
 
-def directory(name: str, **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+def directory(name: str, **fields: object) -> Member:
     return member(name, tarfile.DIRTYPE, **fields)
 
 
-def file(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+def file(name: str, data: bytes = b"", **fields: object) -> Member:
     return member(name, tarfile.REGTYPE, data, **fields)
 
 
-def symlink(name: str, target: str, **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+def symlink(name: str, target: str, **fields: object) -> Member:
     return member(name, tarfile.SYMTYPE, linkname=target, **fields)
 
 
-def hardlink(name: str, target: str, **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+def hardlink(name: str, target: str, **fields: object) -> Member:
     return member(name, tarfile.LNKTYPE, linkname=target, **fields)
 
 
-def tar(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
+def tar(*members: Member, form: int = tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(
         fileobj=buffer, mode="w", format=form, encoding="utf-8", errors="surrogateescape"
@@ -177,7 +180,7 @@ def with_store(directory: Path, test: Callable[[Store], object], **options: obje
     trio.run(main)
 
 
-def scan(root: Path, *, times: bool = True) -> dict[bytes, tuple[object, ...]]:
+def scan(root: Path) -> dict[bytes, tuple[object, ...]]:
     """Everything that can be seen of a tree, by path: what two equal trees agree in."""
     inodes: dict[int, bytes] = {}
     found: dict[bytes, tuple[object, ...]] = {}
@@ -203,7 +206,6 @@ def scan(root: Path, *, times: bool = True) -> dict[bytes, tuple[object, ...]]:
         first = inodes.setdefault(info.st_ino, name)
         length = info.st_size if stat.S_ISREG(info.st_mode) else 0
         found[name] = (
-            oct(info.st_mode), info.st_uid, info.st_gid, length, info.st_mtime_ns if times else 0, detail, xattrs,
-            first,
+            oct(info.st_mode), info.st_uid, info.st_gid, length, info.st_mtime_ns, detail, xattrs, first,
         )  # fmt: skip
     return found

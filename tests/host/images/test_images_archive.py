@@ -1,5 +1,7 @@
 """Archives against skopeo: it reads what is saved here, and what it writes is loaded."""
 
+# ruff: noqa: ASYNC240 - nothing else runs on the event loops of these tests
+
 from __future__ import annotations
 
 import gzip
@@ -14,6 +16,7 @@ from layer_cases import Store, directory, file, make_image, sha256, tar, with_st
 
 from noded.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from noded.images.archive import load_archive, save_archive
+from noded.images.archive_read import CONTAINERD_NAME, REF_NAME
 
 pytestmark = [
     pytest.mark.root,
@@ -154,10 +157,7 @@ def test_an_index_of_several_platforms_gives_the_one_for_this_node(tmp_path: Pat
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "digest": sha256(index),
         "size": len(index),
-        "annotations": {
-            "io.containerd.image.name": "docker.io/library/app:3",
-            "org.opencontainers.image.ref.name": "3",
-        },
+        "annotations": {CONTAINERD_NAME: "docker.io/library/app:3", REF_NAME: "3"},
     }
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
 

@@ -1,5 +1,7 @@
 """Root file systems of containers on the real overlayfs."""
 
+# ruff: noqa: ASYNC221, ASYNC240 - nothing else runs on the event loops of these tests
+
 from __future__ import annotations
 
 import os

@@ -159,7 +159,7 @@ def test_an_image_with_a_missing_layer_cannot_be_published(tmp_path: Path) -> No
         await store.library.lease(list(blobs), "test")
         for data in blobs.values():
             store.content.put(data)
-        with pytest.raises(FailedPrecondition, match="layer sha256:.* is missing"):
+        with pytest.raises(FailedPrecondition, match=r"layer sha256:.* is missing"):
             await store.library.publish(image)
         with pytest.raises(FailedPrecondition, match="has not been unpacked"):
             await store.layers.publish(image.layers)

@@ -20,7 +20,7 @@ from noded.config import Config
 from noded.host.cgroups import Cgroups
 from noded.host.facts import collect
 from noded.host.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
-from noded.host.processes import become_subreaper
+from noded.host.processes import become_subreaper, children_of
 from noded.model.paths import Layout
 from noded.model.pod import PodConfig, SandboxKey
 from noded.model.runtime import RuntimeHost, SandboxRef, TaskCreate, TaskRef
@@ -129,6 +129,18 @@ class Driver:
         finally:
             inotify.close()
 
+    def pids_mentioning(self, text: str) -> list[int]:
+        """Processes of the host with `text` in their command line."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if text.encode() in (entry / "cmdline").read_bytes():
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
     def traces(self, ref: TaskRef) -> list[str]:
         """What is left of a task outside what the engine made."""
         left = [str(path) for path in ref.bundle.iterdir() if path.name != "config.json"]
@@ -136,28 +148,13 @@ class Driver:
         left += [str(path) for path in self.host.layout.exits.glob(f"{ref.id}*")]
         if self.cgroups.exists(self.cgroups.place(ref.cgroup)):
             left.append(ref.cgroup)
-        left += [f"process {pid}" for pid in pids_mentioning(ref.id)]
+        left += [f"process {pid}" for pid in self.pids_mentioning(ref.id)]
         return left
-
-
-def pids_mentioning(text: str) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if text.encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 def children() -> set[int]:
     """Own children, zombies included."""
-    found: set[int] = set()
-    for path in Path("/proc/self/task").glob("*/children"):
-        found |= {int(word) for word in path.read_text().split()}
-    return found
+    return children_of(os.getpid())
 
 
 @pytest.fixture(scope="session")

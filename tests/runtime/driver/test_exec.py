@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 import trio
-from conftest import children, pids_mentioning
 
 from noded.errors import DeadlineExceeded, FailedPrecondition, NodedError
+from noded.host.processes import children_of
 
 LIMIT = 16 << 20
 
@@ -87,13 +89,13 @@ def test_a_command_in_a_dead_container_is_refused(driver):
 
 def test_a_timeout_kills_the_whole_tree(driver):
     async def main(run, task):
-        before = children()
+        before = children_of(os.getpid())
         with trio.fail_after(10), pytest.raises(DeadlineExceeded, match=r"did not finish within 0\.3 s"):
             await run(
                 "sh", "-c", "sleep 777 & sh -c 'sleep 778; true' & (sleep 779 &) ; wait", timeout_seconds=0.3
             )
         assert [pid for text in ("777", "778", "779") for pid in inside(driver, task, text)] == []
-        assert children() == before
+        assert children_of(os.getpid()) == before
 
     with_exec(driver, main)
 
@@ -104,6 +106,33 @@ def test_a_timeout_while_the_runtime_starts_the_command_leaves_nothing(driver):
             with pytest.raises(DeadlineExceeded):
                 await run("sleep", "776", timeout_seconds=milliseconds / 1000)
         assert inside(driver, task, "776") == []
+
+    with_exec(driver, main)
+
+
+def test_commands_cut_off_at_any_moment_leave_nothing(driver):
+    """A zombie in the container's PID namespace would keep the container from ending."""
+
+    async def main(run, task):
+        before = children_of(os.getpid())
+        random = Random(7)
+        commands = [
+            ("true",),
+            ("no-such",),
+            ("sh", "-c", "exit 3"),
+            ("sh", "-c", "(sleep 774 &); sleep 774 & wait"),
+        ]
+
+        async def cut(count):
+            for _ in range(count):
+                with suppress(NodedError):
+                    await run(*random.choice(commands), timeout_seconds=random.random() * 0.06)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(cut, 8)
+        assert children_of(os.getpid()) == before
+        assert inside(driver, task, "774") == []
 
     with_exec(driver, main)
 
@@ -163,4 +192,4 @@ def test_many_commands_at_once_leave_no_descriptor_and_no_process(driver):
 def inside(driver, task, text):
     """Pids of the task's processes whose command line mentions `text`."""
     members = driver.cgroups.procs(task.ref.cgroup)
-    return [pid for pid in pids_mentioning(text) if pid in members and Path(f"/proc/{pid}").exists()]
+    return [pid for pid in driver.pids_mentioning(text) if pid in members and Path(f"/proc/{pid}").exists()]

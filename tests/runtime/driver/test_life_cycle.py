@@ -363,3 +363,50 @@ def test_a_record_names_the_processes_by_start_time(driver):
         await sandbox.delete(task.ref)
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("milliseconds", [2, 8, 14, 20, 26, 34, 45])
+def test_a_daemon_killed_during_create_leaves_nothing_that_a_new_one_cannot_delete(driver, milliseconds):
+    task = driver.task("sleep", "100")
+
+    async def create():
+        sandbox = await driver.sandbox()
+        os.write(ready, b"x")
+        await sandbox.create(task)
+        await trio.sleep_forever()
+
+    started, ready = os.pipe()
+    daemon = os.fork()
+    if daemon == 0:
+        try:
+            trio.run(create)
+        finally:
+            os._exit(1)
+    os.close(ready)
+    os.read(started, 1)
+    os.close(started)
+
+    async def main():
+        await trio.sleep(milliseconds / 1000)
+        os.kill(daemon, signal.SIGKILL)
+        os.waitpid(daemon, 0)  # noqa: ASYNC222
+        await trio.sleep(0.05)  # a new daemon does not start faster than a forked child becomes conmon
+        sandbox = await driver.sandbox()
+        with trio.fail_after(15):
+            await sandbox.delete(task.ref)
+
+    trio.run(main)
+
+
+def test_the_container_inherits_no_descriptor(driver):
+    async def main():
+        sandbox = await driver.sandbox()
+        task = driver.task("sh", "-c", "echo $(ls /proc/self/fd)")
+        await sandbox.create(task)
+        await sandbox.start(task.ref)
+        with trio.fail_after(20):
+            await sandbox.wait(task.ref)
+        assert driver.log_lines(task) == ["0 1 2 3"]  # 3 is the directory that ls reads
+        await sandbox.delete(task.ref)
+
+    trio.run(main)

@@ -359,12 +359,12 @@ async def test_gc_waits_for_running_adds_and_holds_back_new_ones(lab):
     lab.network("bridge", **V11)
     async with running(lab) as network, trio.open_nursery() as nursery:
         nursery.start_soon(network.add, plan(network, "slow")[0])
-        await trio.testing.wait_all_tasks_blocked()
+        slow = await in_thread(os.open, lab.root / "go", os.O_WRONLY)  # it waits for this
         nursery.start_soon(network.gc, [])
         await trio.testing.wait_all_tasks_blocked()
         await network.add(plan(network, "quick")[0])
         assert lab.calls("GC") == []
-        await in_thread((lab.root / "go").write_text, "x")
+        os.close(slow)
         # GC has begun when it opens its pipe for reading; an ADD must then wait.
         pipe = await in_thread(os.open, lab.root / "gc", os.O_WRONLY)
         nursery.start_soon(network.add, plan(network, "after")[0])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -90,6 +92,14 @@ class FakeRegistry:
         self._server.server_close()
         self._thread.join()
 
+    def use_tls(self, certificate: Path) -> None:
+        """Call before the server starts. Each connection shakes hands in its own thread."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+
     def push(self, image: Image, repository: str, *tags: str) -> None:
         self.content.blobs.update(image.blobs)
         for reference in (image.digest, *tags):
@@ -135,6 +145,9 @@ class Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_CONNECT(self) -> None:
         self._answer()
 
     def do_POST(self) -> None:

@@ -109,3 +109,21 @@ def test_a_bad_reference_is_refused_before_anything_is_asked(world: World, regis
     assert isinstance(world.fails("UPPER"), InvalidArgument)
     assert isinstance(world.fails(IMAGE.id), InvalidArgument)
     assert registry.requests == []
+
+
+def test_a_stored_blob_that_was_damaged_is_downloaded_again(world: World, registry: FakeRegistry) -> None:
+    damaged = IMAGE.layer_digests[1]
+    world.content.put(BIG)
+    world.content.path(damaged).write_bytes(bytes(len(BIG)))
+    assert world.pull(f"{registry.host}/a/b:t") == IMAGE.id
+    assert registry.count(f"blobs/{damaged}") == 1
+    world.content.verify(damaged)
+
+
+def test_a_layer_that_the_unpacker_refuses_is_not_downloaded_to_its_end(
+    world: World, registry: FakeRegistry
+) -> None:
+    registry.on(f"blobs/{IMAGE.layer_digests[1]}", stall(after=1000), times=9)
+    world.layers.failures = [InvalidArgument("entry '../x' leaves the layer")] * 2
+    error = world.fails(f"{registry.host}/a/b:t")
+    assert str(error) == f"cannot pull {registry.host}/a/b:t: entry '../x' leaves the layer"

@@ -309,7 +309,7 @@ def test_any_configuration_survives_its_own_rendering(config: Config) -> None:
 def test_changed_keys_are_named_and_some_are_reloadable() -> None:
     changed = dataclasses.replace(Config(), log_level="debug", images=ImagesConfig(pinned=("a",)), conmon="x")
     assert settings.changed_keys(Config(), changed) == {"log_level", "images.pinned", "conmon"}
-    assert settings.changed_keys(Config(), changed) - settings.RELOADABLE == {"conmon"}
+    assert settings.changed_keys(Config(), changed) - settings.RELOADABLE == {"conmon", "images.pinned"}
 
 
 @hypothesis_settings(deadline=None)

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import os
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +103,10 @@ def test_arbitrary_bytes_behind_a_magic_number_are_read_or_refused(data: bytes, 
     try:
         expand(magic + data, UnpackLimits(max_bytes=1 << 20))
     except LayerFault as fault:
-        assert fault.kind in (CORRUPT, REFUSED)
+        kind = fault.kind
+    else:
+        return
+    assert kind in (CORRUPT, REFUSED)
 
 
 def test_a_wrong_gzip_checksum_is_corrupt() -> None:
@@ -114,12 +116,9 @@ def test_a_wrong_gzip_checksum_is_corrupt() -> None:
         expand(bytes(blob))
 
 
-@pytest.mark.parametrize(
-    "compress", [zlib.compress, zstandard.ZstdCompressor().compress], ids=["gzip", "zstd"]
-)
-def test_a_bomb_is_refused_after_little_work(compress: object) -> None:
-    zeros = bytes(64 << 20)
-    blob = gzip.compress(zeros) if compress is zlib.compress else zstandard.ZstdCompressor().compress(zeros)
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_a_bomb_is_refused_after_little_work(form: str) -> None:
+    blob = COMPRESSORS[form](bytes(64 << 20))
     with piped(blob) as fd:
         stream = LayerStream(fd, UnpackLimits(ratio_free_bytes=4 << 20, max_ratio=100))
         with pytest.raises(LayerFault, match="more than 100 times"):

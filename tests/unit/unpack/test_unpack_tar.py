@@ -6,6 +6,8 @@ import io
 import os
 import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noded.images.unpack import tar
+from noded.images.unpack.extract import clean
 from noded.images.unpack.faults import CORRUPT, REFUSED, LayerFault
 from noded.images.unpack.limits import UnpackLimits
 from noded.images.unpack.stream import ByteStream
@@ -37,6 +40,16 @@ def chunks(data: bytes, size: int) -> ByteStream:
 def read(data: bytes, chunk: int = 4096, limits: UnpackLimits = LIMITS) -> list[tuple[tar.Entry, bytes]]:
     stream = chunks(data, chunk)
     return [(entry, stream.read(entry.size)) for entry in tar.TarReader(stream, limits)]
+
+
+@contextmanager
+def only_faults(*kinds: str) -> Iterator[None]:
+    """Whatever happens inside may fail, but in no other way than these."""
+    try:
+        yield
+    except LayerFault as fault:
+        if fault.kind not in kinds:
+            raise AssertionError(f"fault of kind {fault.kind}") from fault
 
 
 def content(entry: tar.Entry, stored: bytes) -> bytes:
@@ -101,10 +114,8 @@ def test_whatever_the_standard_library_writes_is_read_back(
 
 @given(st.binary(max_size=4096), st.integers(1, 1024))
 def test_arbitrary_bytes_are_read_or_refused(data: bytes, chunk: int) -> None:
-    try:
+    with only_faults(CORRUPT, REFUSED):
         read(data, chunk)
-    except LayerFault as fault:
-        assert fault.kind in (CORRUPT, REFUSED)
 
 
 @given(
@@ -127,11 +138,9 @@ def test_damaged_archives_are_read_or_refused(
             data[block + 148 : block + 156] = b" " * 8
             total = sum(data[block : block + 512])
             data[block + 148 : block + 156] = b"%06o\0 " % total
-    try:
+    with only_faults(CORRUPT, REFUSED):
         for entry, stored in read(bytes(data)):
             assert len(stored) == entry.size
-    except LayerFault as fault:
-        assert fault.kind in (CORRUPT, REFUSED)
 
 
 pax_keys = st.binary(min_size=1, max_size=30).filter(
@@ -153,10 +162,8 @@ def test_extension_records_are_read_back(records: dict[bytes, bytes]) -> None:
 
 @given(st.binary(max_size=200))
 def test_arbitrary_extension_records_are_read_or_refused(data: bytes) -> None:
-    try:
+    with only_faults(CORRUPT):
         tar.parse_pax(data)
-    except LayerFault as fault:
-        assert fault.kind == CORRUPT
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
@@ -166,10 +173,8 @@ def test_base_256_numbers_keep_their_sign(value: int) -> None:
 
 @given(st.binary(min_size=8, max_size=12))
 def test_numbers_are_read_or_refused(field: bytes) -> None:
-    try:
+    with only_faults(CORRUPT):
         tar.number(field)
-    except LayerFault as fault:
-        assert fault.kind == CORRUPT
 
 
 @pytest.mark.parametrize(
@@ -328,8 +333,6 @@ def test_signed_checksums_of_ancient_tars_are_accepted() -> None:
 
 @pytest.mark.parametrize("name", ["../f", "a/../../f", "a/..", ".."])
 def test_names_with_dotdot_are_refused(name: str) -> None:
-    from noded.images.unpack.extract import clean
-
     with pytest.raises(LayerFault, match=r"\.\."):
         clean(os.fsencode(name))
 
@@ -346,6 +349,4 @@ def test_names_with_dotdot_are_refused(name: str) -> None:
     ],
 )
 def test_names_are_made_relative(name: str, expected: str) -> None:
-    from noded.images.unpack.extract import clean
-
     assert clean(os.fsencode(name)) == os.fsencode(expected)
