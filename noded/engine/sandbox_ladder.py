@@ -34,6 +34,9 @@ from noded.store.sandboxes import SandboxRows
 
 log = structlog.get_logger(__name__)
 
+# Above the network's own budgets, whose errors name the plugin: it may wait for a CNI GC to end.
+_NETWORK_MARGIN_SECONDS = 35.0
+
 
 class SandboxLadder:
     """Knows how each rung of a sandbox comes up and goes down."""
@@ -67,8 +70,8 @@ class SandboxLadder:
                 "network",
                 self._network_up,
                 self._network_down,
-                network_config.add_timeout_seconds,
-                network_config.del_timeout_seconds,
+                network_config.add_timeout_seconds + _NETWORK_MARGIN_SECONDS,
+                network_config.del_timeout_seconds + _NETWORK_MARGIN_SECONDS,
                 interruptible=True,  # killing a CNI plugin is safe: DEL follows
             ),
             Rung("runtime", self._runtime_up, self._runtime_down, 120.0, 60.0, interruptible=True),

@@ -182,7 +182,8 @@ class Exchange:
             if fault.trouble is Trouble.STALLED:  # it did speak TLS
                 raise
             reply = self._follow(method, f"http://{address}", headers, authorization, source)
-            if reply.status == 400:  # what a TLS port answers to plain HTTP: it was TLS that failed
+            # A TLS port answers 400 to plain HTTP; then it was TLS that failed.
+            if reply.status == 400 and fault.trouble is not Trouble.PROTOCOL:
                 reply.close()
                 raise
             self._schemes[host] = "http"

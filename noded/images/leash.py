@@ -29,6 +29,10 @@ class Lifeline:
         self._holders = 0  # for a moment two: a read-out connection is reused before it is let go
         self._unneeded = False
 
+    @property
+    def is_open(self) -> bool:
+        return self._sock is not None
+
     def hold(self) -> None:
         with self._lock:
             self._holders += 1

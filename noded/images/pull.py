@@ -222,6 +222,8 @@ class Puller:
             image = await self._bring(name, found, owner, running)
         finally:
             del self._running[owner]
+            if not self._running:  # an idle daemon holds no connection to any registry
+                self._transport.close()
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
                 await self._library.release(owner)
         log.info(

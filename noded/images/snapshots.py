@@ -166,12 +166,7 @@ class Snapshots:
         for path in (self._layout.rootfs(container_id), self._layout.bundle(container_id) / "lowers"):
             # Lazily: a process of the host that looks into the tree must not keep the pod.
             mounts.unmount(path, detach=True)
-            try:
-                path.rmdir()
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise FailedPrecondition(f"cannot remove {path}: {error.strerror}") from None
+            files.remove_tree(path)
         files.remove_tree(self._layout.container_data(container_id))
 
 

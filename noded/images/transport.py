@@ -163,7 +163,8 @@ class Transport:
                 values.append(await trio.to_thread.run_sync(run, limiter=self._limiter))
             except Exception as error:
                 failure = error
-            leash.let_go()
+            finally:
+                leash.let_go()
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure

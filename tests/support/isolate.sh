@@ -13,28 +13,37 @@ fi
 
 name=noded-tests-$$
 
-# "CONTROLLERS DIRECTORY" of every hierarchy: our own cgroup in it, where ours will be made. The
-# unified hierarchy (controllers "-") lets only its root have both processes and controlled children.
+# "CONTROLLERS DIRECTORY" of every hierarchy: our own cgroup in it, below which the tests get theirs.
+# In the unified one (controllers "-") it is the root: no other cgroup may hold both processes and
+# cgroups with controllers.
 hierarchies() {
     awk '
         NR == FNR { split($0, part, ":"); own[part[2]] = substr($0, length(part[1] part[2]) + 3); next }
         {
             for (i = 7; $i != "-"; i++);
-            if ($(i + 1) == "cgroup2" && !seen["-"]++) { print "-", $5 }
+            if ($(i + 1) == "cgroup2" && !seen["-"]++) print "-", $5
             if ($(i + 1) != "cgroup") next
             for (key in own) {
-                wanted = key; sub(/^name=.*/, "&", wanted)
-                n = split(key, names, ","); all = key != ""
-                for (j = 1; j <= n; j++) if ("," $(i + 3) "," !~ "," names[j] ",") all = 0
+                all = key != ""
+                n = split(key, names, ",")
+                for (j = 1; j <= n; j++) if (!index("," $(i + 3) ",", "," names[j] ",")) all = 0
                 if (all && !seen[key]++) print key, $5 (own[key] == "/" ? "" : own[key])
             }
         }' /proc/self/cgroup /proc/self/mountinfo
 }
 made=$(hierarchies)
+unified=/sys/fs/cgroup/unified
+[ "${made#- }" = "$made" ] || [ "$(echo "$made" | wc -l)" != 1 ] || unified=/sys/fs/cgroup
 
+# shellcheck disable=SC2317 # called by the trap
 remove_cgroups() {
     echo "$made" | while read -r _ directory; do
-        find "$directory/$name" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+        # The last processes may still be on their way out.
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            find "$directory/$name" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+            [ -d "$directory/$name" ] || break
+            sleep 0.1
+        done
     done
 }
 trap remove_cgroups EXIT
@@ -76,39 +85,26 @@ ip link set lo up
 # sysfs shows the network devices, cgroup file systems the cgroups, of the namespace that mounts them.
 umount --recursive --lazy /sys
 mount -t sysfs sysfs /sys
-case $MADE in
-    -*"
-"*|*"
-"*) mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup ;;
-esac
+[ "$UNIFIED" = /sys/fs/cgroup ] || mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
 echo "$MADE" | while read -r controllers directory; do
     case $controllers in
-        -)
-            target=/sys/fs/cgroup
-            case $MADE in *"
-"*) target=/sys/fs/cgroup/unified ;; esac
-            mkdir -p "$target"
-            mount -t cgroup2 cgroup2 "$target"
-            ;;
-        *)
-            target=/sys/fs/cgroup/${controllers#name=}
-            options=$controllers
-            case $controllers in name=*) options=none,$controllers ;; esac
-            mkdir "$target"
-            mount -t cgroup -o "$options" cgroup "$target"
-            ;;
+        -) target=$UNIFIED type=cgroup2 options=rw ;;
+        name=*) target=/sys/fs/cgroup/${controllers#name=} type=cgroup options=none,$controllers ;;
+        *) target=/sys/fs/cgroup/$controllers type=cgroup options=$controllers ;;
     esac
+    mkdir -p "$target"
+    mount -t "$type" -o "$options" "$type" "$target"
 done
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns
 # Shared, as systemd makes it on a real node; unshare has cut it off from the host.
 mount --make-rshared /
-unset MADE NAME LEAVE INSIDE
+unset MADE NAME UNIFIED LEAVE INSIDE
 set +e
 # Not exec: this shell is PID 1 here and reaps the orphans that the tests make.
 "$@"
 exit $?
 '
 status=0
-MADE=$made NAME=$name LEAVE=$leave INSIDE=$inside sh -c "$enter" isolate.sh "$@" || status=$?
+MADE=$made NAME=$name UNIFIED=$unified LEAVE=$leave INSIDE=$inside sh -c "$enter" isolate.sh "$@" || status=$?
 exit "$status"

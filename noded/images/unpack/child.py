@@ -20,6 +20,7 @@ def run(parent: int, source: int, destination: int, report: int, limits: UnpackL
     try:
         die_with_parent(parent)
         set_name(b"noded-layer")
+        _silence()
         confine(destination, limits.memory_bytes)
         answer = Extractor(LayerStream(source, limits), limits).run()._asdict()
     except LayerFault as fault:
@@ -33,6 +34,14 @@ def run(parent: int, source: int, destination: int, report: int, limits: UnpackL
     data = memoryview(json.dumps(answer).encode())
     while data:
         data = data[os.write(report, data) :]
+
+
+def _silence() -> None:
+    """Let go of the daemon's terminal or log: the report is the only way out."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.close(null)
 
 
 def _fault(kind: str, message: str, entry: bytes = b"", number: int = 0) -> dict[str, object]:

@@ -54,6 +54,7 @@ class Unpacker:
         self._slots = trio.CapacityLimiter(workers or len(os.sched_getaffinity(0)))
         self._starting = trio.Lock()
         self._sending = trio.Lock()
+        self._closed = False
         self._process: trio.Process | None = None
         self._control: trio.socket.SocketType | None = None
 
@@ -75,7 +76,13 @@ class Unpacker:
         Raises: Unavailable when it cannot start.
         Cancellation: safe; a zygote half started is ended.
         """
+        self._closed = False
+        await self._ensure_started()
+
+    async def _ensure_started(self) -> None:
         async with self._starting:
+            if self._closed:
+                raise ZygoteDied("the unpack process has been stopped")
             if self._control is None:
                 await self._start()
 
@@ -112,6 +119,10 @@ class Unpacker:
 
     async def aclose(self) -> None:
         """End the zygote and whatever it extracts. Idempotent."""
+        self._closed = True
+        await self._stop()
+
+    async def _stop(self) -> None:
         process, control = self._process, self._control
         self._process = self._control = None
         if control is not None:
@@ -152,7 +163,6 @@ class Unpacker:
         if diff_id and not diff_id.startswith("sha256:"):
             raise InvalidArgument(f"layer {layer}: its diff ID is not a sha256 digest")
         async with self._slots:
-            await self.start()
             answer = await self._run(source_fd, destination, limits or UnpackLimits(), layer)
         if "fault" in answer:
             raise _error(answer, layer)
@@ -193,10 +203,10 @@ class Unpacker:
         """Hand a job to the zygote, or to its successor if it has died."""
         async with self._sending:
             while True:
-                await self.start()
+                await self._ensure_started()
                 process, control = self._process, self._control
                 if process is None or control is None:
-                    raise ZygoteDied("the unpack process is being stopped")
+                    continue  # another task found it dead meanwhile
                 await trio.lowlevel.wait_writable(control.fileno())
                 try:
                     with socket.socket(fileno=os.dup(control.fileno())) as sender:
@@ -226,7 +236,7 @@ class Unpacker:
         """Forget a zygote that does not answer; the next unpack starts another."""
         if self._process is process:
             log.warning("unpack zygote died", pid=process.pid)
-            await self.aclose()
+            await self._stop()
 
 
 def _import_paths() -> list[str]:

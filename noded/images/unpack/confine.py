@@ -126,11 +126,14 @@ def _restrict_mount(tree: int) -> None:
 
 
 def _limit_resources(memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILE_DESCRIPTORS, _FILE_DESCRIPTORS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # A limit that the daemon inherited would end a big file with SIGXFSZ; max_bytes is our limit.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for kind, wanted in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_NOFILE, _FILE_DESCRIPTORS),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(kind, (limit, limit))
 
 
 def _drop_capabilities() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 import subprocess
@@ -183,17 +184,20 @@ def damage(path: Path, name: str, data: bytes | None) -> None:
                     continue
                 stored = data
             member.size = len(stored)
-            import io
-
             target.addfile(member, io.BytesIO(stored))
 
 
 @pytest.mark.parametrize("form", ["oci", "docker"])
 @pytest.mark.parametrize(
     ("change", "error"),
-    [("layer missing", NotFound), ("layer damaged", DataLoss), ("no index", InvalidArgument), ("not a tar", DataLoss),
-     ("index no json", InvalidArgument)],
-)  # fmt: skip
+    [
+        ("layer missing", NotFound),
+        ("layer damaged", DataLoss),
+        ("no index", InvalidArgument),
+        ("index no json", InvalidArgument),
+        ("not a tar", DataLoss),
+    ],
+)
 def test_a_damaged_archive_leaves_nothing(
     tmp_path: Path, form: str, change: str, error: type[Exception]
 ) -> None:

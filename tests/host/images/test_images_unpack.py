@@ -449,9 +449,7 @@ def test_the_child_has_no_more_rights_than_it_needs(tmp_path: Path) -> None:
     async def main() -> dict[str, str]:
         async with Unpacker() as unpacker, trio.open_nursery() as nursery:
             child = await start_blocked(unpacker, nursery, tmp_path / "out", read_end)
-            with trio.fail_after(20):
-                while (status := proc_status(child))["Seccomp"] != "2":  # the last step of its set-up
-                    await trio.lowlevel.checkpoint()
+            status = proc_status(child)
             status["mounts"] = Path(f"/proc/{child}/mountinfo").read_text()
             status["fds"] = " ".join(os.listdir(f"/proc/{child}/fd"))
             nursery.cancel_scope.cancel()
@@ -502,6 +500,8 @@ async def start_blocked(unpacker: Unpacker, nursery: trio.Nursery, out: Path, re
     children = Path(f"/proc/{unpacker.pid}/task/{unpacker.pid}/children")
     with trio.fail_after(20):
         while not (pids := children.read_text().split()):
+            await trio.lowlevel.checkpoint()
+        while proc_status(int(pids[0]))["Seccomp"] != "2":  # the last step of its set-up
             await trio.lowlevel.checkpoint()
     return int(pids[0])
 

@@ -281,7 +281,7 @@ def test_a_sandbox_container_is_started_restarted_and_destroyed(driver):
         await runtime.destroy_sandbox(ref)
         sandbox = await runtime.start_sandbox(start)
         first = await sandbox.infra_pid()
-        assert Path(f"/proc/{first}/cmdline").read_bytes().startswith(b"sleep")
+        assert Path(f"/proc/{first}").exists()
         again = await driver.runtime().start_sandbox(start)
         second = await again.infra_pid()
         assert second not in (None, first)

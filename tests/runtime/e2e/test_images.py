@@ -56,9 +56,9 @@ def test_a_missing_image_has_no_such_prefix(cri, pushed):
 
 
 def test_a_damaged_layer_is_refused_and_nothing_of_it_stays(cri, pushed, oracle):
-    broken = images.busybox_image(env={"BROKEN": "1"})
+    broken = images.busybox_image(labels={"state": "broken"})
     pushed.push(broken, "e2e/broken", "1")
-    layer = broken.layers[0].digest
+    layer = broken.layer_digests[0]
     path = pushed.blob_path(layer)
     good = path.read_bytes()
     before = oracle.take()

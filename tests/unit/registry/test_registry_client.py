@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -21,6 +22,7 @@ from noded.errors import (
 )
 from noded.images.endpoints import Endpoint
 from noded.images.exchange import Retry
+from noded.images.leash import Lifeline
 from noded.images.refusals import Source
 from noded.images.registry import Fetched, RegistryClient
 from noded.images.tokens import Tokens
@@ -480,3 +482,20 @@ def test_connections_are_used_again(registry: FakeRegistry) -> None:
 
     run(work)
     assert len(ports) == 1
+
+
+def test_broken_and_cancelled_exchanges_leave_no_socket(registry: FakeRegistry) -> None:
+    faults = [drop_after(100), hang_up, stall(), stall(after=100)]
+
+    async def main() -> None:
+        transport = Transport(stall_seconds=0.1)
+        client = RegistryClient(transport, retry=FAST)
+        for number in range(16):
+            registry.on("GET", faults[number % 4])
+            with trio.move_on_after(0.02 * (number % 5) + 0.01):
+                await transport.call(client.download, source(registry), BLOB_DIGEST, len(BLOB), len)
+        transport.close()
+
+    trio.run(main)
+    gc.collect()
+    assert [one for one in gc.get_objects() if isinstance(one, Lifeline) and one.is_open] == []

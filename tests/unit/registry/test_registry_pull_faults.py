@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pull_world import BIG, IMAGE, SMALL, World, image
-from registry_fakes import FakeRegistry, drop_after, send, status
+from registry_fakes import FakeRegistry, drop_after, send, stall, status
 
 from noded.errors import (
     DataLoss,
