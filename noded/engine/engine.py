@@ -28,6 +28,7 @@ from noded.engine.supervise import Supervisor
 from noded.errors import NodedError
 from noded.host import mounts
 from noded.host.cgroups import Cgroups
+from noded.host.orphans import reap_orphans
 from noded.images.content import ContentStore
 from noded.images.layers import LayerStore
 from noded.images.library import Library
@@ -82,7 +83,7 @@ async def open_engine(
     await trio.to_thread.run_sync(_prepare, layout)
     database = await Database.open(layout.database, MIGRATIONS)
     try:
-        async with Unpacker() as unpacker, trio.open_nursery() as services:
+        async with Unpacker(config.images.unpack_workers) as unpacker, trio.open_nursery() as services:
             content = ContentStore(layout.content)
             layers = LayerStore(layout.layers, unpacker)
             library = Library(
@@ -91,6 +92,7 @@ async def open_engine(
                 rows=ImageRows(database),
                 layout=layout,
                 pinned=config.images.pinned,
+                keep_blobs=config.images.keep_blobs,
             )
             snapshots = Snapshots(layout, layers)
             puller = Puller(config.images, content, layers, library)
@@ -175,6 +177,7 @@ async def open_engine(
             await library.load()
             await recovery.load()
             node = Node(config=config, facts=facts, handlers=handlers, network=network, sandboxes=sandboxes)
+            services.start_soon(reap_orphans)
             await services.start(network.run)
             await services.start(puller.run)
             services.start_soon(_settle, handlers, recovery, library, ready)

@@ -67,6 +67,12 @@ def start_time(pid: int) -> int | None:
     return None if stat is None else stat[2]
 
 
+def is_zombie(pid: int) -> bool:
+    """Tell whether a process has ended and waits to be reaped."""
+    stat = _read_stat(pid)
+    return stat is not None and stat[0] == "Z"
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
     """A process for all time, within one boot."""
