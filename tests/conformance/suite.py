@@ -76,15 +76,15 @@ def push_all(registry: Registry) -> None:
         registry.push(busybox(f"test-{number}"), f"{_TOOLS}/test-image-{number}", "latest")
     registry.push(busybox("tags"), f"{_TOOLS}/test-image-tags", "1", "2", "3")
     for name, user in (
-        ("uid", "1002"), ("username", "www-data"), ("uid-group", "1003:1004"), ("username-group", "www-data:100"),
-    ):  # fmt: skip
+        ("uid", "1002"),
+        ("username", "www-data"),
+        ("uid-group", "1003:1004"),
+        ("username-group", "www-data:100"),
+    ):
         registry.push(busybox(name, user=user), f"{_TOOLS}/test-image-user-{name}", "latest")
-    members = images.tar(
-        [
-            Entry("etc/passwd", b"root:x:0:0::/root:/bin/sh\ndefault-user:x:1000:1000::/home:/bin/sh\n"),
-            Entry("etc/group", b"root:x:0:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"),
-        ]
-    )
+    passwd = b"root:x:0:0::/root:/bin/sh\ndefault-user:x:1000:1000::/home:/bin/sh\n"
+    group = b"root:x:0:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
+    members = images.tar([Entry("etc/passwd", passwd), Entry("etc/group", group)])
     grouped = images.build([base, tools, members], user="1000", labels={"image": "groups"})
     registry.push(grouped, f"{_TOOLS}/test-image-predefined-group", "latest")
 
@@ -95,10 +95,15 @@ def run(
     """Run the validation specs once, with no retries; every spec of the report."""
     report = directory / "critest.xml"
     command = [
-        critest, f"-runtime-endpoint={daemon.address}", f"-image-endpoint={daemon.address}",
-        f"-ginkgo.junit-report={report}", "-ginkgo.flake-attempts=0", f"-ginkgo.seed={seed}", "-ginkgo.no-color",
+        critest,
+        f"-runtime-endpoint={daemon.address}",
+        f"-image-endpoint={daemon.address}",
+        f"-ginkgo.junit-report={report}",
+        f"-ginkgo.seed={seed}",
+        "-ginkgo.flake-attempts=0",
+        "-ginkgo.no-color",
         *arguments,
-    ]  # fmt: skip
+    ]
     with (directory / "critest.log").open("wb") as log:
         subprocess.run(command, stdout=log, stderr=log, check=False, timeout=1700, cwd=directory)
     assert report.exists(), (directory / "critest.log").read_text(errors="replace")[-4000:]

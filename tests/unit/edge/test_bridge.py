@@ -53,7 +53,7 @@ def run(test: Callable[[Bridge, trio.CancelScope], Awaitable[None]]) -> None:
 def test_an_answer_and_an_error_come_back():
     async def test(bridge, scope):
         async def work(value):
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             return value * 2
 
         async def fail():
