@@ -212,8 +212,8 @@ class Transport:
         """Close idle connections."""
         with self._lock:
             pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.clear()
+        for manager in pools.values():
+            _close_idle(manager)
 
     def _pool(self, host: str, proxy: str, *, insecure: bool, tls: bool) -> urllib3.PoolManager:
         files = tls_files(host, self._certs_dirs) if tls else TLSFiles()
@@ -223,9 +223,17 @@ class Transport:
             pool = self._pools.get(key)
             if pool is None:
                 if len(self._pools) >= MAX_POOLS:
-                    self._pools.pop(next(iter(self._pools))).clear()
+                    _close_idle(self._pools.pop(next(iter(self._pools))))
                 pool = self._pools[key] = _new_pool(proxy, _tls_context(files, insecure=insecure))
         return pool
+
+
+def _close_idle(manager: urllib3.PoolManager) -> None:
+    """Close the connections that nobody uses; PoolManager.clear() leaves them to the garbage collector."""
+    for key in manager.pools.keys():  # noqa: SIM118 # not a dict: it cannot be iterated
+        if (pool := manager.pools.get(key)) is not None:
+            pool.close()
+    manager.clear()
 
 
 def _new_pool(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:

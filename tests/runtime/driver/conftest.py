@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
@@ -184,6 +185,7 @@ def driver(request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path) -> Iter
     made = Driver(
         request.param, RuntimeHost(collect(Config()), layout), rootfs, f"noded-test-{secrets.token_hex(4)}"
     )
+    gc.collect()  # what an earlier test left to the collector must not go while this one counts
     fds, before = len(os.listdir("/proc/self/fd")), children()
     yield made
     try:
