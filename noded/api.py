@@ -5,6 +5,8 @@ Everything here keeps its meaning within one `API_VERSION`; additions are possib
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from noded.errors import (
     Aborted,
     AlreadyExists,
@@ -28,6 +30,7 @@ from noded.model.paths import Layout
 from noded.model.pod import PodConfig
 from noded.model.runtime import (
     ExecResult,
+    ExecStream,
     Exit,
     Runtime,
     RuntimeFeatures,
@@ -42,6 +45,10 @@ from noded.model.runtime import (
 )
 from noded.runtimes.oci_runtime import OciRuntime
 from noded.runtimes.quirks import FeatureTable, OciOptions, OciQuirks
+from noded.runtimes.shim_quirks import ShimOptions, ShimQuirks
+
+if TYPE_CHECKING:
+    from noded.runtimes.shim_runtime import ShimRuntime
 
 API_VERSION = 1
 
@@ -57,6 +64,7 @@ __all__ = [
     "Edit",
     "Event",
     "ExecResult",
+    "ExecStream",
     "Exit",
     "FailedPrecondition",
     "FeatureTable",
@@ -80,6 +88,9 @@ __all__ = [
     "Sandbox",
     "SandboxRef",
     "SandboxStart",
+    "ShimOptions",
+    "ShimQuirks",
+    "ShimRuntime",
     "TaskCreate",
     "TaskRef",
     "TaskState",
@@ -87,3 +98,12 @@ __all__ = [
     "Unimplemented",
     "hookimpl",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the shim driver when it is first asked for: few nodes have a handler that needs it."""
+    if name == "ShimRuntime":
+        from noded.runtimes.shim_runtime import ShimRuntime
+
+        return ShimRuntime
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,12 +37,41 @@ class ImagesConfig:
     """`[images]`: registries and the local store."""
 
     registries_conf: Path = Path("/etc/containers/registries.conf")  # containers-registries.conf(5), v2
+    # directory with containerd's HOST/hosts.toml, "" = none; a host that has one there is pulled from
+    # as it says, blocking and short names excepted, and not as registries.conf says
+    config_path: Path | None = None
     auth_file: Path | None = None  # containers-auth.json(5) used when kubelet sends no credential, "" = none
+    # containers-policy.json(5); "" = /etc/containers/policy.json, and without one all images are accepted
+    signature_policy: Path | None = None
+    # directory with NAMESPACE.json, each the policy for the pods of one namespace
+    signature_policy_dir: Path | None = Path("/etc/noded/policies")
+    # directory of containers-registries.d(5), which says where signatures are
+    signature_registries_dir: Path = Path("/etc/containers/registries.d")
     max_parallel_downloads: Annotated[int, AtLeast(1)] = 6  # blobs per pull
     unpack_workers: Annotated[int, AtLeast(0)] = 0  # layers unpacked at once; 0 = number of CPUs
     stall_timeout_seconds: Seconds = 60.0  # a download without a byte for so long is dropped and resumed
     keep_blobs: bool = True  # keep compressed layers after unpacking (save and repair need them)
     pinned: tuple[str, ...] = ()  # references or globs that garbage collection must not remove
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingConfig:
+    """`[streaming]`: the server behind exec, attach and port-forward."""
+
+    address: str = "127.0.0.1"  # IP address to listen on; kubelet must reach it
+    port: Annotated[int, AtLeast(0)] = 0  # 0 = any free port
+    idle_timeout_seconds: Seconds = 14400.0  # a stream without a byte for so long is ended; 0 = never
+    tls_cert: Path | None = None  # PEM certificate chain, "" = no TLS; read anew when it changes
+    tls_key: Path | None = None  # PEM key of tls_cert
+    tls_client_ca: Path | None = None  # PEM CA whose clients are let in, "" = any client
+    tls_min_version: Literal["1.2", "1.3"] = "1.2"  # oldest TLS version, 1.2 or 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """`[metrics]`: the daemon's own metrics for Prometheus."""
+
+    listen: str = ""  # HOST:PORT or path of a unix socket that serves /metrics, "" = off
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +113,8 @@ class Config:
     timezone: str = ""  # TZ file name for containers, "" = image's own
     network: NetworkConfig = NetworkConfig()  # CNI
     images: ImagesConfig = ImagesConfig()  # registries and the local store
+    streaming: StreamingConfig = StreamingConfig()  # exec, attach and port-forward
+    metrics: MetricsConfig = MetricsConfig()  # the daemon's own metrics for Prometheus
     # runtime handlers, one table each; runc and crun exist without one
     runtimes: tuple[HandlerConfig, ...] = (HandlerConfig("runc", "runc"), HandlerConfig("crun", "crun"))
     disabled_plugins: tuple[str, ...] = ()  # entry point names of plugins that are not loaded

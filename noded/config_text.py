@@ -13,20 +13,23 @@ import inspect
 import io
 import json
 import re
+import sys
 import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noded import config as declarations
 from noded.config import Config, HandlerConfig
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def documentation(cls: type) -> Mapping[str, str]:
-    """Return what the comments in the source of `noded.config` say about each field of a class."""
-    source = inspect.getsource(declarations)
+    """Return what the comments in a class's source, that of `noded.config` or a plugin, say of its fields.
+
+    Raises: OSError when there is no source.
+    """
+    source = inspect.getsource(sys.modules[cls.__module__])
     comments: dict[int, str] = {}
     alone: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -53,8 +56,8 @@ def documentation(cls: type) -> Mapping[str, str]:
 def render_default() -> str:
     """Return a file with every key, commented out at its default, under its documentation."""
     lines = ["# noded.toml: every key with its default. Remove the # before a key to change it.", ""]
-    lines += _documented(Config, Config(), skip=("network", "images", "runtimes"))
-    for name in ("network", "images"):
+    lines += _documented(Config, Config(), skip=("network", "images", "streaming", "metrics", "runtimes"))
+    for name in ("network", "images", "streaming", "metrics"):
         section = getattr(Config(), name)
         lines += [f"# {documentation(Config)[name]}", f"[{name}]", "", *_documented(type(section), section)]
     lines += [f"# {documentation(Config)['runtimes']}"]

@@ -27,7 +27,9 @@ from noded.edge.bridge import Bridge
 from noded.edge.cri.decode_container import container_config_of
 from noded.edge.cri.decode_pod import pod_config_of
 from noded.edge.methods import all_methods
+from noded.edge.metrics_http import MetricsServer, parse_listen
 from noded.edge.server import Server
+from noded.edge.streaming import StreamingServer
 from noded.engine.engine import Decoders, Engine, open_engine
 from noded.errors import NodedError
 from noded.host import facts as host_facts
@@ -66,6 +68,8 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, serve, stop. See the module's text for the order."""
+        if self._config.metrics.listen:
+            parse_listen(self._config.metrics.listen)
         loop = asyncio.get_running_loop()
         listener = sockets.inherited(os.environ)
         socket_made = listener is None
@@ -77,6 +81,9 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
+            streaming = StreamingServer(self._config.streaming, self._bridge)
+            streaming.bind()
+            stack.push_async_callback(streaming.close)
             core = self._start_core(loop, loaded)
             begun: set[asyncio.Future[Any]] = {loaded, core}
             await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +93,17 @@ class Daemon:
             assert self._engine is not None
             if listener is None:
                 listener = sockets.bind(self._config.listen, self._config.listen_group)
-            server = Server(all_methods(self._bridge, self._engine))
+            streaming.start(self._engine.streams)
+            metrics = MetricsServer(
+                self._config.metrics.listen, self._engine.metrics.text, self._engine.metrics.lag
+            )
+            stack.push_async_callback(metrics.close)
+            try:
+                await metrics.start()
+            except NodedError as error:  # pods matter more than being watched
+                log.error("metrics are not served", error=str(error))
+            methods = all_methods(self._bridge, self._engine, streaming)
+            server = Server(methods, observe=self._engine.metrics.rpc)
             await server.start(listener)
             self._notifier.ready("serving")
             log.info("serving", socket=str(self._config.listen), pid=os.getpid())
@@ -97,7 +114,7 @@ class Daemon:
             ends: set[asyncio.Future[Any]] = {stop, core}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             watchdog.cancel()
-            status = await self._stop(server, core, crashed=core.done())
+            status = await self._stop(server, streaming, core, crashed=core.done())
             stop.cancel()
         if socket_made:
             sockets.unlink(self._config.listen)
@@ -137,11 +154,17 @@ class Daemon:
     # the end
 
     async def _stop(
-        self, server: Server, core: asyncio.Future[outcome.Outcome[None]], *, crashed: bool
+        self,
+        server: Server,
+        streaming: StreamingServer,
+        core: asyncio.Future[outcome.Outcome[None]],
+        *,
+        crashed: bool,
     ) -> int:
         self._notifier.stopping()
         if crashed:
             self._bridge.close("noded failed and restarts: try again in a moment")
+            await streaming.close()
             await server.drain(0.0)
             with suppress(trio.Cancelled):
                 _report(core.result())
@@ -149,6 +172,7 @@ class Daemon:
         log.info("stopping; pods go on running", grace_seconds=self._config.drain_seconds)
         if not await server.drain(self._config.drain_seconds):
             log.warning("some calls did not finish in time and were cancelled")
+        await streaming.close()
         self._core_scope.cancel()
         result = await core
         if isinstance(result, outcome.Error):

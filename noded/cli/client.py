@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
 from betterproto2 import Message
-from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -69,6 +69,17 @@ class Daemon:
     ) -> Reply:
         """Call a method of noded's Admin service."""
         return await self._call(f"/noded.admin.v1.Admin/{method}", request, reply, timeout)
+
+    async def admin_stream(self, method: str, request: Message, reply: type[Reply]) -> AsyncGenerator[Reply]:
+        """Call a streaming method of noded's Admin service; closing the generator ends the call."""
+        call: UnaryStreamMethod[Any, Reply] = UnaryStreamMethod(
+            self._channel, f"/noded.admin.v1.Admin/{method}", type(request), reply
+        )
+        with failures(self.address):
+            async with call.open() as stream:
+                await stream.send_message(request, end=True)
+                async for message in stream:
+                    yield message
 
     async def _call(self, path: str, request: Message, reply: type[Reply], timeout: float | None) -> Reply:
         method: UnaryUnaryMethod[Any, Reply] = UnaryUnaryMethod(self._channel, path, type(request), reply)

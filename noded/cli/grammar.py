@@ -57,6 +57,27 @@ def _daemon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     _config_option(listing)
     _json_option(listing)
+    describe = _command(
+        actions,
+        "describe",
+        "hooks, options, features and findings of one plugin",
+        "noded.cli.plugins_describe:describe",
+    )
+    describe.add_argument("name", metavar="NAME", help="plugin, distribution, runtime type or handler")
+    _config_option(describe)
+    _json_option(describe)
+    check = _command(
+        actions,
+        "check",
+        "run the acceptance suite over one handler, in a noded of its own (root)",
+        "noded.cli.plugins_check:check",
+    )
+    check.add_argument("name", metavar="HANDLER", help="handler of the configuration")
+    check.add_argument("-k", dest="tests", default="", metavar="EXPRESSION", help="only tests that match")
+    _config_option(check)
+    new = _command(actions, "new", "write a distribution with a runtime plugin", "noded.cli.plugins_new:new")
+    new.add_argument("name", metavar="NAME", help="name of the runtime type, e.g. youki")
+    new.add_argument("-C", "--directory", default="", metavar="DIR", help="where to (default: NAME)")
 
 
 def _node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -100,7 +121,7 @@ def _pods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def _images(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    images = commands.add_parser("images", help="list, pull, remove, load and save images")
+    images = commands.add_parser("images", help="list, pull, inspect, verify, remove, load and save images")
     actions = images.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = _command(actions, "ls", "images of this node", "noded.cli.images:list_images")
     _quiet_option(listing)
@@ -117,6 +138,24 @@ def _images(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     remove = _command(actions, "rm", "remove images", "noded.cli.images:remove")
     remove.add_argument("images", metavar="IMAGE", nargs="+", help="reference or id")
     _daemon_options(remove)
+    inspect = _command(
+        actions, "inspect", "all details of an image, as JSON", "noded.cli.image_store:inspect"
+    )
+    inspect.add_argument("image", metavar="IMAGE", help="reference or id")
+    _daemon_options(inspect, json=False)
+    verify = _command(
+        actions,
+        "verify",
+        "look for damage in the local store and repair it (status 1: some image stays damaged)",
+        "noded.cli.image_store:verify",
+    )
+    verify.add_argument("images", metavar="IMAGE", nargs="*", help="reference or id (default: all images)")
+    verify.add_argument(
+        "--deep", action="store_true", help="read every blob and extract every layer anew, to compare"
+    )
+    _daemon_options(verify)
+    usage = _command(actions, "df", "what images take on disk", "noded.cli.image_store:usage")
+    _daemon_options(usage)
     load = _command(
         actions, "load", "load an OCI layout (directory or tar) or a docker archive", "noded.cli.images:load"
     )

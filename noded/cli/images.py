@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.pull_progress import shown
 from noded.cli.quantities import short_id, size
 from noded.cli.table import print_json, print_table
 from noded.errors import NotFound
@@ -56,7 +58,9 @@ def pull(arguments: argparse.Namespace) -> int:
 async def _pull(arguments: argparse.Namespace, auth: cri.AuthConfig | None) -> str:
     request = cri.PullImageRequest(image=cri.ImageSpec(image=arguments.reference), auth=auth)
     async with Daemon(arguments.address) as daemon:
-        reply = await daemon.image("PullImage", request, cri.PullImageResponse, arguments.timeout)
+        on_terminal = sys.stderr.isatty() and not arguments.json
+        async with shown(daemon, arguments.reference) if on_terminal else nullcontext():
+            reply = await daemon.image("PullImage", request, cri.PullImageResponse, arguments.timeout)
     return reply.image_ref
 
 

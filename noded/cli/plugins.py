@@ -1,35 +1,28 @@
 """`noded plugins list`: what is installed, which handlers it serves, and why one is unavailable.
 
-Needs no daemon: it loads plugins and probes runtimes as the daemon does at its start.
+Needs no daemon: it loads plugins and probes runtimes as the daemon does at its start. A daemon that
+runs tells which hooks it has muted.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-import tempfile
+import json
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from noded import logs, settings
+from noded.cli.client import Daemon, wait_for
+from noded.cli.plugins_describe import look
 from noded.cli.table import print_json, print_table
 from noded.config import Config
-from noded.host import facts
-from noded.model.paths import Layout
-from noded.model.runtime import RuntimeFeatures, RuntimeHost
-from noded.plugins import (
-    HandlerReport,
-    PluginReport,
-    describe_handlers,
-    describe_plugins,
-    discover,
-    open_handlers_of,
-)
+from noded.errors import NodedError
+from noded.model.runtime import RuntimeFeatures
+from noded.plugins import HandlerReport, PluginReport
+from noded.proto.noded.admin import v1 as admin
 
-_SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"  # often not on an unprivileged user's PATH
+_ASK_SECONDS = 2.0  # for a daemon that may not run
 _SHOWN_FEATURES = {
     "recursive_read_only_mounts": "rro mounts",
     "user_namespaces": "user namespaces",
@@ -41,12 +34,13 @@ _SHOWN_FEATURES = {
 def list_plugins(arguments: argparse.Namespace) -> int:
     """Print plugins and handlers; exits 0 also when some are unavailable, which is what it is for."""
     logs.setup("error", "console")  # what would be a warning is in the tables
-    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PROGRAMS}"
-    plugins, handlers = _describe(settings.load(Path(arguments.config)))
+    config = settings.load(Path(arguments.config))
+    node, muted = look(config, diagnose=False), _muted(config)
+    plugins, handlers = node.reports, node.handlers
     if arguments.json:
         print_json(
             {
-                "plugins": [_plugin_document(plugin) for plugin in plugins],
+                "plugins": [_plugin_document(plugin, muted) for plugin in plugins],
                 "handlers": [_handler_document(handler) for handler in handlers],
             }
         )
@@ -59,7 +53,7 @@ def list_plugins(arguments: argparse.Namespace) -> int:
                 plugin.distribution,
                 plugin.version,
                 ", ".join(plugin.handlers) or "-",
-                _first_line(plugin.problem),
+                _problem(plugin, muted),
             )
             for plugin in plugins
         ],
@@ -82,25 +76,31 @@ def list_plugins(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(config: Config) -> tuple[list[PluginReport], list[HandlerReport]]:
-    found = discover(config.disabled_plugins)
-    # Runtimes may write wrappers into the state directory: the daemon's own is not for a look.
-    with tempfile.TemporaryDirectory(prefix="noded-plugins-") as state:
-        host = RuntimeHost(
-            facts=facts.collect(config),
-            layout=Layout(config.root, Path(state)),
-            conmon_path=config.conmon,
-            log_level=config.log_level,
-        )
-        handlers = open_handlers_of(found, config, host)
-        return describe_plugins(found, handlers), trio.run(describe_handlers, handlers)
+def _muted(config: Config) -> dict[str, list[str]]:
+    """Hooks that the running daemon no longer calls, by plugin; nothing where none runs."""
+
+    async def ask() -> admin.InfoResponse:
+        async with Daemon(f"unix://{config.listen}") as daemon:
+            return await daemon.admin("Info", admin.InfoRequest(), admin.InfoResponse, _ASK_SECONDS)
+
+    try:
+        told = json.loads(wait_for(ask()).json).get("plugins", ())
+    except NodedError:
+        return {}
+    return {plugin["name"]: plugin["muted"] for plugin in told if plugin["muted"]}
+
+
+def _problem(plugin: PluginReport, muted: dict[str, list[str]]) -> str:
+    if hooks := muted.get(plugin.name):
+        return f"muted after failures, see the daemon's log: {', '.join(hooks)}"
+    return _first_line(plugin.problem)
 
 
 def _features(features: RuntimeFeatures | None) -> str:
     return ", ".join(text for name, text in _SHOWN_FEATURES.items() if features and getattr(features, name))
 
 
-def _plugin_document(plugin: PluginReport) -> dict[str, Any]:
+def _plugin_document(plugin: PluginReport, muted: dict[str, list[str]]) -> dict[str, Any]:
     return {
         "name": plugin.name,
         "distribution": plugin.distribution,
@@ -109,6 +109,7 @@ def _plugin_document(plugin: PluginReport) -> dict[str, Any]:
         "runtime_types": list(plugin.types),
         "handlers": list(plugin.handlers),
         "problem": plugin.problem,
+        "muted": muted.get(plugin.name, []),
     }
 
 

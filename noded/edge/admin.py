@@ -7,6 +7,7 @@ import json
 from noded.edge.cri.core import Bridge, Images, Node
 from noded.edge.cri.fields import required
 from noded.edge.deadline import Deadline
+from noded.edge.image_admin import ImageAdmin
 from noded.edge.method import Method, unary
 from noded.errors import InvalidArgument
 from noded.proto.noded.admin import v1
@@ -21,6 +22,7 @@ class AdminService:
 
     def __init__(self, images: Images, node: Node, bridge: Bridge) -> None:
         self._images = images
+        self._image_admin = ImageAdmin(images, bridge)
         self._node = node
         self._bridge = bridge
 
@@ -28,6 +30,7 @@ class AdminService:
         return [
             unary(SERVICE, "LoadImage", v1.LoadImageRequest, v1.LoadImageResponse, self.load),
             unary(SERVICE, "SaveImage", v1.SaveImageRequest, v1.SaveImageResponse, self.save),
+            *self._image_admin.methods(),
             unary(SERVICE, "ListDebts", v1.ListDebtsRequest, v1.ListDebtsResponse, self.list_debts),
             unary(SERVICE, "ForgiveDebt", v1.ForgiveDebtRequest, v1.ForgiveDebtResponse, self.forgive),
             unary(SERVICE, "Info", v1.InfoRequest, v1.InfoResponse, self.info),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -94,6 +95,9 @@ class Bridge:
                 caller.gone = True
             else:
                 await self._unwind(token, scope, future)
+                succeeded = not future.cancelled() and future.exception() is None
+                if succeeded and caller.left is not None:
+                    token.run_sync_soon(context.run, self._start, caller.left)
             raise
         if future.done():
             return future.result()
@@ -116,6 +120,11 @@ class Bridge:
                 await asyncio.wait({future})
             except asyncio.CancelledError:
                 continue  # the unwinding is bounded by the rungs' own budgets
+
+    def _start(self, function: Callable[[], Awaitable[None]]) -> None:
+        if self._nursery is not None:
+            with suppress(RuntimeError):  # the nursery has closed: the next start looks after it
+                self._nursery.start_soon(function)
 
     def _spawn(
         self,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from grpclib.const import Status
@@ -25,6 +26,13 @@ log = structlog.get_logger(__name__)
 
 Headers = list[tuple[str, str]]
 
+
+class Observer(Protocol):
+    """Told of each call that has ended; must be quick and must not raise."""
+
+    def __call__(self, method: str, code: str, seconds: float, *, streaming: bool) -> None: ...
+
+
 _OK = Outcome(Status.OK, "")
 _CLIENT_GONE = Outcome(Status.CANCELLED, "the client is gone")
 _SHUTTING_DOWN = "noded is shutting down: try again"
@@ -38,11 +46,13 @@ class Service:
 
     Args:
         limit_bytes: size of the largest message, in either direction.
+        observe: told of each call that has ended.
     """
 
     methods: Mapping[str, Method]
     codec: Codec
     limit_bytes: int
+    observe: Observer | None = None
 
 
 class Call:
@@ -141,6 +151,7 @@ class Call:
         codec = self._service.codec
         request = codec.decode(data, method.request)
         if method.streaming:
+            await self._answer.begin()
             async with aclosing(method.run(request, deadline)) as responses:
                 async for response in responses:
                     await self._answer.send(codec.encode(response, method.response))
@@ -149,6 +160,9 @@ class Call:
             await self._answer.send(codec.encode(response, method.response))
 
     def _log(self, outcome: Outcome, seconds: float) -> None:
+        if self._service.observe is not None:
+            name = self._method.name if self._method else "unknown"
+            self._service.observe(name, outcome.status.name, seconds, streaming=self.streaming)
         quiet = outcome.status in (Status.OK, Status.CANCELLED)
         level = log.debug if quiet else log.info
         details = {"error": outcome.message} if outcome.message else {}

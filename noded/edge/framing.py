@@ -60,6 +60,15 @@ class Answer:
         """Whether the client can still receive anything."""
         return self._stream.closable
 
+    async def begin(self) -> None:
+        """Send the headers now: whoever waits for them knows that a stream has begun.
+
+        Raises: h2.exceptions.H2Error when the client is gone.
+        """
+        if not self._headers_sent:
+            await self._stream.send_headers(_INITIAL_HEADERS)
+            self._headers_sent = True
+
     async def send(self, message: bytes) -> None:
         """Send one message; waits for the client's flow control.
 
@@ -71,9 +80,7 @@ class Answer:
                 f"the answer has {len(message)} bytes, clients accept at most {self._limit_bytes}: "
                 "use a filter, or the Stream variant of a list"
             )
-        if not self._headers_sent:
-            await self._stream.send_headers(_INITIAL_HEADERS)
-            self._headers_sent = True
+        await self.begin()
         self._sending = True
         await self._stream.send_data(_PREFIX.pack(False, len(message)) + message)
         self._sending = False

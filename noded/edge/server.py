@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable
 import structlog
 from grpclib.protocol import Stream as H2Stream
 
-from noded.edge.call import Call, Headers, Service
+from noded.edge.call import Call, Headers, Observer, Service
 from noded.edge.codec import Codec
 from noded.edge.connection import Connection
 from noded.edge.method import Method, table
@@ -36,8 +36,10 @@ class Server:
     started again.
     """
 
-    def __init__(self, methods: Iterable[Method], *, limit_bytes: int = LIMIT_BYTES) -> None:
-        self._service = Service(table(methods), Codec(), limit_bytes)
+    def __init__(
+        self, methods: Iterable[Method], *, limit_bytes: int = LIMIT_BYTES, observe: Observer | None = None
+    ) -> None:
+        self._service = Service(table(methods), Codec(), limit_bytes, observe)
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._accepting = True

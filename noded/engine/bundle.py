@@ -6,6 +6,7 @@ All decisions are in the pure functions of `noded.spec`; this module only collec
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from noded.config import Config
 from noded.engine.container import Container
 from noded.engine.devices import host_devices, resolve_devices
 from noded.engine.handlers import Handlers
+from noded.engine.looks import Looks
 from noded.engine.pod_files import effective_hostname
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
@@ -26,12 +28,15 @@ from noded.engine.volumes import resolve_mounts
 from noded.errors import FailedPrecondition, InvalidArgument, NotFound
 from noded.host import files
 from noded.host.beneath import resolve_beneath
+from noded.images.content import ContentStore
+from noded.images.volumes import ImageVolumes
 from noded.model.container import ContainerUser
 from noded.model.host import HostFacts
 from noded.model.image import Image
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode, ProfileType
 from noded.model.views import ContainerState
+from noded.plugins import Hooks
 from noded.spec.container import container_spec
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
 from noded.spec.namespaces import pid_mode
@@ -42,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 _DATABASE_LIMIT_BYTES = 8 * 1024 * 1024  # /etc/passwd and /etc/group of an image
 _PROFILE_LIMIT_BYTES = 1024 * 1024
+_IMAGE_CONFIG_LIMIT_BYTES = 8 * 1024 * 1024
 
 
 class BundleSpec:
@@ -56,6 +62,9 @@ class BundleSpec:
         handlers: Handlers,
         registry: Registry,
         sandboxes: SandboxLadder,
+        volumes: ImageVolumes,
+        content: ContentStore,
+        hooks: Hooks,
     ) -> None:
         self._config = config
         self._layout = layout
@@ -63,11 +72,17 @@ class BundleSpec:
         self._handlers = handlers
         self._registry = registry
         self._sandboxes = sandboxes
+        self._looks = Looks()
+        self._image_volumes = volumes
+        self._content = content
+        self._hooks = hooks
 
     async def build(self, container: Container, image: Image) -> tuple[dict[str, Any], ContainerUser]:
         """Return the spec and the identity its process runs with.
 
-        The rootfs must be mounted. Raises: InvalidArgument, FailedPrecondition, DeadlineExceeded.
+        The rootfs and image volumes must be mounted.
+
+        Raises: InvalidArgument, FailedPrecondition, DeadlineExceeded, ImageVolumeMountFailed.
         Cancellation: safe, nothing but missing mount sources is made.
         """
         sandbox, config = container.sandbox, container.record.config
@@ -77,7 +92,12 @@ class BundleSpec:
         def stage(text: str) -> None:
             container.stage = text
 
-        mounts = await resolve_mounts(config.mounts, stage)
+        images = {
+            index: await self._image_volumes.source(container.id, index, mount.image_sub_path)
+            for index, mount in enumerate(config.mounts)
+            if mount.image
+        }
+        mounts = await resolve_mounts(config.mounts, images, self._looks, stage)
         stage("spec")
         databases = await trio.to_thread.run_sync(_read_databases, rootfs)
         user = resolve_user(databases[0], databases[1], image.config.user, config.security)
@@ -107,7 +127,19 @@ class BundleSpec:
         spec, warnings = container_spec(inputs)
         for warning in warnings:
             log.warning("spec adjusted", id=container.id, detail=warning)
+        spec = await self._edited(spec, container, image)
         return spec, ContainerUser(user.uid, user.gid, user.additional_gids)
+
+    async def _edited(self, spec: dict[str, Any], container: Container, image: Image) -> dict[str, Any]:
+        """The spec with what plugins change in it."""
+        if not self._hooks.edits_specs:
+            return spec
+        container.stage = "spec edits of plugins"
+        config = container.record.config
+        blob = await trio.to_thread.run_sync(
+            self._content.read, image.config_digest, _IMAGE_CONFIG_LIMIT_BYTES
+        )
+        return await self._hooks.edit_spec(spec, container.sandbox.record.config, config, json.loads(blob))
 
     def policy(self, handler: str) -> SpecPolicy:
         """The administrator's decisions for containers of this handler."""

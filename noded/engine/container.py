@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from noded.engine.events import EventKind, Events, container_events
 from noded.engine.sandbox import PodSandbox
 from noded.model.lifecycle import (
     CONTAINER_STEPS,
@@ -17,7 +18,7 @@ from noded.model.lifecycle import (
     exit_reason,
 )
 from noded.model.records import ContainerRecord
-from noded.model.runtime import TaskRef
+from noded.model.runtime import Exit, TaskRef
 from noded.model.views import ContainerView
 from noded.store.containers import ContainerRows
 
@@ -29,9 +30,15 @@ class Container:
     """
 
     def __init__(
-        self, rows: ContainerRows, record: ContainerRecord, sandbox: PodSandbox, bundle: Path
+        self,
+        rows: ContainerRows,
+        record: ContainerRecord,
+        sandbox: PodSandbox,
+        bundle: Path,
+        events: Events,
     ) -> None:
         self._rows = rows
+        self._events = events
         self._commit_lock = trio.Lock()
         self.record = record
         self.sandbox = sandbox
@@ -39,11 +46,14 @@ class Container:
         self.stage = ""
         self.lock = trio.Lock()
         self.exited = trio.Event()
-        self.claimed = True
+        self.claimed = True  # a client has named it since it was made
+        self.answered = 0  # how many callers of its create were told of it
         self.start_asked_ns = 0  # when StartContainer asked the runtime, before that is durable
+        self.task_started = False  # the runtime has started it, which is perhaps not durable yet
         self.task_gone = False  # the runtime has forgotten the task
         if record.exited is not None:
             self.exited.set()
+        self._told = record.intent is not ContainerIntent.CREATING  # clients may know of it
         self.view = self._view()
 
     @property
@@ -59,13 +69,38 @@ class Container:
         """Make changed record fields durable, then visible. Not cancellable half-way."""
         with trio.CancelScope(shield=True):
             async with self._commit_lock:
-                record = replace(self.record, **changes)
-                check_step(CONTAINER_STEPS, self.record.intent, record.intent)
-                await self._rows.update(record)
-                self.record = record
-                self.view = self._view()
-                if record.exited is not None:
-                    self.exited.set()
+                await self._commit(**changes)
+
+    async def end(self, ended: Exit) -> bool:
+        """Make the exit durable, unless there is one already: the first word stands.
+
+        Returns: whether this was the first.
+        """
+        first = False
+        with trio.CancelScope(shield=True):
+            async with self._commit_lock:
+                if self.record.exited is None:
+                    started = self.record.started_at_ns or self.start_asked_ns
+                    await self._commit(exited=ended, started_at_ns=started)
+                    first = True
+        return first
+
+    async def _commit(self, **changes: Any) -> None:
+        record = replace(self.record, **changes)
+        check_step(CONTAINER_STEPS, self.record.intent, record.intent)
+        await self._rows.update(record)
+        old, self.record = self.record, record
+        self.view = self._view()
+        for kind in container_events(old, record):
+            self._told = True
+            self._events.publish(kind, self.sandbox.view, self.view)
+        if record.exited is not None:
+            self.exited.set()
+
+    def tell_deleted(self) -> None:
+        """Publish the end of a container that the registry has dropped."""
+        if self._told:
+            self._events.publish(EventKind.DELETED, self.sandbox.view, self.view)
 
     def _view(self) -> ContainerView:
         record, ended = self.record, self.record.exited
@@ -85,6 +120,7 @@ class Container:
             resources=record.resources,
             user=record.user,
             stop_signal=record.stop_signal,
+            volume_images=record.volume_images,
             pid=0 if ended else record.pid,
             info=(
                 ("sandboxID", record.key.sandbox_id),

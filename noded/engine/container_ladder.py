@@ -1,4 +1,4 @@
-"""The rungs of a container: record, bundle, rootfs, spec, runtime, ready."""
+"""The rungs of a container: record, bundle, rootfs, volumes, spec, runtime, ready."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from noded.engine.bundle import BundleSpec
 from noded.engine.container import Container
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import Rung
+from noded.engine.pod_files import make_private
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
-from noded.errors import FailedPrecondition
+from noded.errors import FailedPrecondition, ImageVolumeMountFailed
 from noded.host import files
 from noded.images.library import Library
 from noded.images.snapshots import Snapshots
+from noded.images.volumes import ImageVolumes
 from noded.model.lifecycle import ContainerIntent
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode, UserNamespace
@@ -34,6 +36,7 @@ class ContainerLadder:
         rows: ContainerRows,
         images: Library,
         snapshots: Snapshots,
+        volumes: ImageVolumes,
         spec: BundleSpec,
         handlers: Handlers,
         sandboxes: SandboxLadder,
@@ -43,6 +46,7 @@ class ContainerLadder:
         self._rows = rows
         self._images = images
         self._snapshots = snapshots
+        self._volumes = volumes
         self._spec = spec
         self._handlers = handlers
         self._sandboxes = sandboxes
@@ -51,6 +55,7 @@ class ContainerLadder:
             Rung("record", self._record_up, self._record_down),
             Rung("bundle", self._bundle_up, self._bundle_down),
             Rung("rootfs", self._rootfs_up, self._rootfs_down),
+            Rung("volumes", self._volumes_up, self._volumes_down),
             Rung("spec", self._spec_up, self._spec_down, 240.0, interruptible=True),
             Rung("runtime", self._runtime_up, self._runtime_down, 240.0, 60.0, interruptible=True),
             Rung("ready", self._ready_up, self._ready_down),
@@ -68,7 +73,7 @@ class ContainerLadder:
 
     async def _bundle_up(self, container: Container) -> None:
         def make() -> None:
-            container.ref.bundle.mkdir(parents=True, exist_ok=True, mode=0o711)
+            make_private(container.ref.bundle, pod_user_namespace(container.sandbox))
 
         await trio.to_thread.run_sync(make)
 
@@ -87,6 +92,22 @@ class ContainerLadder:
 
     async def _rootfs_down(self, container: Container) -> None:
         await self._snapshots.remove(container.id)
+
+    # volumes: images that are mounted beside the rootfs
+
+    async def _volumes_up(self, container: Container) -> None:
+        for index, image_id in enumerate(container.record.volume_images):
+            if not image_id:
+                continue
+            image = self._images.get(image_id)
+            if image is None:
+                raise ImageVolumeMountFailed(
+                    f"mounts[{index}].image: image {image_id} was removed meanwhile: pull it again"
+                )
+            await self._volumes.mount(container.id, index, image, pod_user_namespace(container.sandbox))
+
+    async def _volumes_down(self, container: Container) -> None:
+        await self._volumes.unmount_all(container.id)
 
     # spec: no effect outside the bundle but creating missing mount sources, as both peers do
 
@@ -143,7 +164,7 @@ class ContainerLadder:
         self._watch(container)
 
     async def _ready_down(self, container: Container) -> None:
-        if container.record.intent is not ContainerIntent.REMOVING:
+        if container.record.intent in (ContainerIntent.CREATED, ContainerIntent.STARTED):
             await container.commit(intent=ContainerIntent.REMOVING)
 
 

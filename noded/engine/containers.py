@@ -6,7 +6,8 @@ import json
 import secrets
 import signal
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -16,16 +17,24 @@ import trio
 from noded.config import Config
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
+from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
 from noded.engine.operations import CALLER, Operation, Operations
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.supervise import Supervisor
-from noded.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, Unimplemented
+from noded.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    ImageVolumeMountFailed,
+    NotFound,
+    Unimplemented,
+)
 from noded.host.cgroups import Cgroups
 from noded.images.library import Library
-from noded.model.container import ContainerConfig, ContainerKey
+from noded.model.container import ContainerConfig, ContainerKey, Mount
 from noded.model.host import HostFacts
 from noded.model.image import Image
 from noded.model.lifecycle import ContainerIntent
@@ -42,6 +51,8 @@ from noded.store.containers import ContainerRows
 log = structlog.get_logger(__name__)
 
 EXEC_LIMIT_BYTES = 16 * 1024 * 1024  # per stream, as both peers cut it
+# Both streams together must fit into one message of 16 MiB, with room for the framing.
+_ANSWER_BYTES = EXEC_LIMIT_BYTES - 64 * 1024
 _KILL_SECONDS = 10.0  # from SIGKILL to giving up on a clean exit record
 
 
@@ -63,6 +74,7 @@ class Containers:
         ladder: ContainerLadder,
         supervisor: Supervisor,
         nursery: trio.Nursery,
+        events: Events,
     ) -> None:
         self._config = config
         self._facts = facts
@@ -76,6 +88,7 @@ class Containers:
         self._ladder = ladder
         self._supervisor = supervisor
         self._nursery = nursery
+        self._events = events
 
     # reading
 
@@ -108,24 +121,37 @@ class Containers:
         image = self._images.get(config.image)
         if image is None:
             raise NotFound(f"image {config.image!r} is not on this node: pull it first")
+        if image.artifact is not None:
+            raise FailedPrecondition(
+                f"image {config.image!r} is an artifact of type {image.artifact.type!r}: "
+                "it can be mounted as an image volume, but no container can be made from it"
+            )
+        volumes = [self._volume_image(mount, f"mounts[{n}].image") for n, mount in enumerate(config.mounts)]
         key = ContainerKey(sandbox.id, config.name, config.attempt)
         container: Container = await self._operations.join(
             ("create", key),
             f"creating container {config.name} in {sandbox.id[:12]}",
-            partial(self._create, sandbox, config, image, request),
+            partial(self._create, sandbox, config, image, volumes, request),
+            abandoned=self._abandoned,
         )
-        caller = CALLER.get()
-        if caller is None or not caller.gone:
-            container.claimed = True
-        elif not container.claimed:
-            self._nursery.start_soon(self._remove_unclaimed, container)
+        self._settle_claim(container)
         return container.id
+
+    def _volume_image(self, mount: Mount, field: str) -> Image | None:
+        """The image of an image volume, None for other mounts."""
+        if not mount.image:
+            return None
+        image = self._images.get(mount.image)
+        if image is None:
+            raise ImageVolumeMountFailed(f"{field}: {mount.image!r} is not on this node: pull it first")
+        return image
 
     async def _create(
         self,
         sandbox: PodSandbox,
         config: ContainerConfig,
         image: Image,
+        volumes: Sequence[Image | None],
         request: bytes,
         operation: Operation[Container],
     ) -> Container:
@@ -134,7 +160,7 @@ class Containers:
         if existing is not None:
             if existing.view.state is ContainerState.CREATED and existing.visible:
                 return existing
-            if existing.record.intent is not ContainerIntent.REMOVING:
+            if existing.visible and existing.record.intent is not ContainerIntent.REMOVING:
                 raise AlreadyExists(
                     f"container {existing.id[:12]} ({key}) has run already: "
                     "remove it, or ask with a higher attempt"
@@ -143,7 +169,7 @@ class Containers:
             await self._remove(existing)
         if not sandbox.ready:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} was stopped meanwhile: run a new one")
-        container = self._new(sandbox, config, image, request)
+        container = self._new(sandbox, config, image, volumes, request)
         operation.stage = lambda: container.stage
         self._registry.add_container(container)
         try:
@@ -151,30 +177,47 @@ class Containers:
         finally:
             if container.record.intent is not ContainerIntent.CREATED and container.stage == "":
                 self._registry.drop_container(container)
+                container.tell_deleted()
             elif container.record.intent is ContainerIntent.CREATING:
-                with trio.CancelScope(shield=True):
-                    await container.commit(intent=ContainerIntent.REMOVING)
+                await self._show_half_made(container)
         log.info("container created", id=container.id, name=config.name, pod=str(sandbox.record.key))
         return container
 
-    def _new(self, sandbox: PodSandbox, config: ContainerConfig, image: Image, request: bytes) -> Container:
+    async def _show_half_made(self, container: Container) -> None:
+        """Let clients see, and remove, a container whose rollback did not reach the ground."""
+        with trio.CancelScope(shield=True):
+            try:
+                await container.commit(intent=ContainerIntent.REMOVING)
+            except Exception as error:  # the create's own error counts; a retry removes it first
+                log.warning("half-made container not marked", id=container.id, error=str(error))
+
+    def _new(
+        self,
+        sandbox: PodSandbox,
+        config: ContainerConfig,
+        image: Image,
+        volumes: Sequence[Image | None],
+        request: bytes,
+    ) -> Container:
+        needed = [image, *(volume for volume in volumes if volume is not None)]
         identity = secrets.token_hex(32)
         record = ContainerRecord(
             id=identity,
             key=ContainerKey(sandbox.id, config.name, config.attempt),
             request=request,
             config=config,
-            created_at_ns=time.time_ns(),
+            created_at_ns=self._registry.next_container_time(sandbox, config.name, time.time_ns()),
             boot_id=self._facts.boot_id,
             intent=ContainerIntent.CREATING,
             image_id=image.id,
-            chain_ids=tuple(layer.chain_id for layer in image.layers),
+            chain_ids=tuple(dict.fromkeys(chain for one in needed for chain in one.chain_ids)),
+            volume_images=tuple(volume.id if volume else "" for volume in volumes),
             cgroup=self._cgroups.oci_path(sandbox.record.config.cgroup_parent, identity),
             log_path=log_path(sandbox.record.config, config),
             stop_signal=config.stop_signal or image.config.stop_signal or "SIGTERM",
             resources=config.resources,
         )
-        container = Container(self._rows, record, sandbox, self._layout.bundle(identity))
+        container = Container(self._rows, record, sandbox, self._layout.bundle(identity), self._events)
         container.claimed = False
         return container
 
@@ -185,9 +228,31 @@ class Containers:
         if scope.cancelled_caught:
             raise DeadlineExceeded(f"creating the container took longer than {budget:g} s")
 
-    async def _remove_unclaimed(self, container: Container) -> None:
-        await trio.sleep(self._config.unclaimed_seconds)
-        if not container.claimed and self._registry.find_container(container.id) is container:
+    def _settle_claim(self, container: Container) -> None:
+        """Note that this caller gets the result, or see to it that an unwanted one goes away."""
+        caller = CALLER.get()
+        if caller is not None and caller.gone:
+            self._nursery.start_soon(self._remove_unclaimed, container, self._config.unclaimed_seconds)
+            return
+        container.answered += 1
+        if caller is not None:
+            caller.left = partial(self._disclaim, container)
+
+    def _abandoned(self, container: Container) -> None:
+        """The last client left just when the create had succeeded."""
+        self._nursery.start_soon(self._remove_unclaimed, container, 0.0)
+
+    async def _disclaim(self, container: Container) -> None:
+        """A client cancelled just before it could be told its result."""
+        container.answered -= 1
+        await self._remove_unclaimed(container, 0.0)
+
+    async def _remove_unclaimed(self, container: Container, after_seconds: float) -> None:
+        await trio.sleep(after_seconds)
+        if (
+            not (container.claimed or container.answered)
+            and self._registry.find_container(container.id) is container
+        ):
             log.info("removing a container that no client claimed", id=container.id)
             try:
                 await self._remove(container)
@@ -219,8 +284,10 @@ class Containers:
             if not container.sandbox.ready:
                 raise FailedPrecondition(f"the pod of container {container.id[:12]} was stopped")
             runtime = await self._ladder.sandbox_runtime(container)
-            container.start_asked_ns = time.time_ns()
-            await runtime.start(container.ref)
+            if not container.task_started:  # else only the commit of an earlier call failed
+                container.start_asked_ns = time.time_ns()
+                await runtime.start(container.ref)
+                container.task_started = True
             await container.commit(
                 intent=ContainerIntent.STARTED,
                 started_at_ns=container.record.started_at_ns or container.start_asked_ns,
@@ -274,13 +341,19 @@ class Containers:
         container.stage = ""
 
     async def stop_all(self, sandbox: PodSandbox) -> None:
-        """Kill every container of a pod, and give up those still being created."""
-        async with trio.open_nursery() as nursery:
-            for container in self._registry.containers_of(sandbox):
-                if container.record.intent is ContainerIntent.CREATING:
-                    nursery.start_soon(self._operations.cancel, ("create", container.record.key))
-                elif container.record.intent is not ContainerIntent.REMOVING:
-                    nursery.start_soon(self._stop, container, 0.0)
+        """Kill every container of a pod, and give up those still being created.
+
+        Raises the first failure after trying all.
+        """
+        await _for_each(self._registry.containers_of(sandbox), self._end)
+
+    async def _end(self, container: Container) -> None:
+        if container.record.intent is ContainerIntent.CREATING:
+            await self._operations.cancel(("create", container.record.key))
+        if container.record.intent in (ContainerIntent.CREATING, ContainerIntent.REMOVING):
+            await self._remove(container)  # what a rollback or a removal left; gone already = nothing to do
+        else:
+            await self._stop(container, 0.0)
 
     # removing
 
@@ -314,7 +387,9 @@ class Containers:
             await descend(self._ladder.rungs, container)
             container.task_gone = True
             self._registry.drop_container(container)
-            if self._images.get(container.record.image_id) is None:  # its layers were kept for this one
+            container.tell_deleted()
+            needed = {container.record.image_id, *container.record.volume_images} - {""}
+            if any(self._images.get(image) is None for image in needed):  # layers were kept for this one
                 self._nursery.start_soon(self._sweep)
         log.info("container removed", id=container.id)
 
@@ -326,19 +401,7 @@ class Containers:
 
     async def remove_all(self, sandbox: PodSandbox) -> None:
         """Remove every container of a pod. Raises the first failure after trying all."""
-        failures: list[Exception] = []
-
-        async def attempt(container: Container) -> None:
-            try:
-                await self._remove(container)
-            except Exception as error:
-                failures.append(error)
-
-        async with trio.open_nursery() as nursery:
-            for container in self._registry.containers_of(sandbox):
-                nursery.start_soon(attempt, container)
-        if failures:
-            raise failures[0]
+        await _for_each(self._registry.containers_of(sandbox), self._remove)
 
     # changing a live one
 
@@ -354,9 +417,10 @@ class Containers:
         text = await trio.Path(container.ref.bundle / "config.json").read_bytes()
         process = exec_process(json.loads(text), command, terminal=False)
         runtime = await self._ladder.sandbox_runtime(container)
-        return await runtime.exec_sync(
+        result = await runtime.exec_sync(
             container.ref, process, timeout_seconds=timeout_seconds, limit_bytes=EXEC_LIMIT_BYTES
         )
+        return fit_answer(result)
 
     async def update(self, name: str, resources: Resources, annotations: Mapping[str, str]) -> None:
         """Change the limits of a created or running container; all of them or none.
@@ -398,6 +462,30 @@ class Containers:
     def layers_in_use(self) -> set[str]:
         """Chain ids that live containers stand on; image garbage collection keeps them."""
         return {chain for container in self._registry.containers() for chain in container.record.chain_ids}
+
+
+async def _for_each(containers: Sequence[Container], act: Callable[[Container], Awaitable[None]]) -> None:
+    """Act on all at once; one that fails keeps no other from its turn. Raises the first failure."""
+    failures: list[Exception] = []
+
+    async def attempt(container: Container) -> None:
+        try:
+            await act(container)
+        except Exception as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for container in containers:
+            nursery.start_soon(attempt, container)
+    if failures:
+        raise failures[0]
+
+
+def fit_answer(result: ExecResult) -> ExecResult:
+    """Cut the streams to what one answer may carry; the shorter one is kept whole if it can be."""
+    half = _ANSWER_BYTES // 2
+    stderr = result.stderr[: max(half, _ANSWER_BYTES - len(result.stdout))]
+    return replace(result, stdout=result.stdout[: _ANSWER_BYTES - len(stderr)], stderr=stderr)
 
 
 def log_path(pod: PodConfig, container: ContainerConfig) -> str:

@@ -63,7 +63,8 @@ class Debts:
     def in_grace(self, sandbox: PodSandbox) -> bool:
         """Whether clients are still to be told of the failure."""
         owed = sandbox.record.owed
-        return owed is not None and time.time_ns() - owed.since_ns < self._grace_ns
+        # A clock that was set back must not hold clients up: a negative age counts as old.
+        return owed is not None and 0 <= time.time_ns() - owed.since_ns < self._grace_ns
 
     def schedule(self, sandbox: PodSandbox) -> None:
         """Start the retries of this sandbox, unless they run already."""
@@ -74,11 +75,12 @@ class Debts:
     async def _retry_until_done(self, sandbox: PodSandbox) -> None:
         delay = _FIRST_DELAY_SECONDS
         try:
-            while sandbox.record.owed is not None:
+            while True:
                 await trio.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
                 try:
                     await self._retry(sandbox)
+                    break
                 except Exception as error:
                     log.warning("take-down still owed", id=sandbox.id, stage=sandbox.stage, error=str(error))
         finally:

@@ -5,7 +5,7 @@ It is assembled once, by the daemon. No part reaches into another through it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,32 +16,41 @@ from noded.config import Config
 from noded.engine.bundle import BundleSpec
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.containers import Containers
+from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.images import Images
+from noded.engine.metrics_node import NodeMetrics
 from noded.engine.node import Node
+from noded.engine.observers import Observers
 from noded.engine.operations import Operations
 from noded.engine.recover import Recovery
 from noded.engine.registry import Registry
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
+from noded.engine.stats import Stats
+from noded.engine.stats_disk import LayerUsage
+from noded.engine.streams import Streams
 from noded.engine.supervise import Supervisor
-from noded.errors import NodedError
 from noded.host import mounts
+from noded.host.cgroup_samples import CgroupSampler
 from noded.host.cgroups import Cgroups
 from noded.host.orphans import reap_orphans
+from noded.images import crash_mark
 from noded.images.content import ContentStore
 from noded.images.layers import LayerStore
 from noded.images.library import Library
 from noded.images.pull import Puller
+from noded.images.repair import Repairer
 from noded.images.snapshots import Snapshots
 from noded.images.unpack.client import Unpacker
+from noded.images.volumes import ImageVolumes
 from noded.model.container import ContainerConfig
 from noded.model.host import HostFacts
 from noded.model.paths import Layout
 from noded.model.pod import PodConfig
 from noded.model.runtime import RuntimeHost
 from noded.network.network import Network
-from noded.plugins import open_handlers
+from noded.plugins import Hooks, discover, open_handlers_of
 from noded.store.containers import ContainerRows
 from noded.store.database import Database
 from noded.store.images import ImageRows
@@ -67,6 +76,10 @@ class Engine:
     containers: Containers
     images: Images
     node: Node
+    stats: Stats
+    events: Events
+    metrics: NodeMetrics
+    streams: Streams
 
 
 @asynccontextmanager
@@ -81,6 +94,7 @@ async def open_engine(
     """
     layout = Layout(config.root, config.state)
     await trio.to_thread.run_sync(_prepare, layout)
+    crashed = await trio.to_thread.run_sync(crash_mark.begin, layout.crash_mark, facts.boot_id)
     database = await Database.open(layout.database, MIGRATIONS)
     try:
         async with Unpacker(config.images.unpack_workers) as unpacker, trio.open_nursery() as services:
@@ -95,14 +109,21 @@ async def open_engine(
                 keep_blobs=config.images.keep_blobs,
             )
             snapshots = Snapshots(layout, layers)
+            volumes = ImageVolumes(layout, layers)
             puller = Puller(config.images, content, layers, library)
             network = Network(config.network, layout.root / "network")
             cgroups = Cgroups(facts.cgroup_mode, facts.cgroup_driver)
             host = RuntimeHost(
                 facts=facts, layout=layout, conmon_path=config.conmon, log_level=config.log_level
             )
-            handlers = Handlers(open_handlers(config, host), config.default_runtime)
+            plugins = await trio.to_thread.run_sync(discover, config.disabled_plugins)
+            opened = await trio.to_thread.run_sync(open_handlers_of, plugins, config, host)
+            handlers = Handlers(opened, config.default_runtime)
+            hooks = Hooks(plugins)
+            observers = Observers(hooks)
             registry = Registry()
+            events = Events(registry.views_of)
+            events.observe(observers.tell)
             operations = Operations(services)
             supervisor = Supervisor(services)
             sandbox_rows = SandboxRows(database, decoders.pod)
@@ -123,12 +144,16 @@ async def open_engine(
                 handlers=handlers,
                 registry=registry,
                 sandboxes=sandbox_ladder,
+                volumes=volumes,
+                content=content,
+                hooks=hooks,
             )
             container_ladder = ContainerLadder(
                 layout=layout,
                 rows=container_rows,
                 images=library,
                 snapshots=snapshots,
+                volumes=volumes,
                 spec=spec,
                 handlers=handlers,
                 sandboxes=sandbox_ladder,
@@ -148,6 +173,7 @@ async def open_engine(
                 ladder=container_ladder,
                 supervisor=supervisor,
                 nursery=services,
+                events=events,
             )
             sandboxes = Sandboxes(
                 config=config,
@@ -160,6 +186,7 @@ async def open_engine(
                 ladder=sandbox_ladder,
                 containers=containers,
                 nursery=services,
+                events=events,
             )
             recovery = Recovery(
                 facts=facts,
@@ -172,29 +199,98 @@ async def open_engine(
                 sandboxes=sandboxes,
                 containers=containers,
                 supervisor=supervisor,
+                nursery=services,
+                events=events,
             )
             library.set_in_use(containers.layers_in_use)
+            library.set_meanings(puller.names)
             await library.load()
             await recovery.load()
-            node = Node(config=config, facts=facts, handlers=handlers, network=network, sandboxes=sandboxes)
+            stats = Stats(
+                registry=registry,
+                cgroups=cgroups,
+                sampler=CgroupSampler(facts.cgroup_mode),
+                disk=LayerUsage(layout, services),
+                layout=layout,
+            )
+            node = Node(
+                config=config,
+                facts=facts,
+                handlers=handlers,
+                hooks=hooks,
+                network=network,
+                sandboxes=sandboxes,
+            )
             services.start_soon(reap_orphans)
+            services.start_soon(observers.run)
+            services.start_soon(_diagnose, hooks, host)
             await services.start(network.run)
             await services.start(puller.run)
-            services.start_soon(_settle, handlers, recovery, library, ready)
+            repairer = Repairer(library)
+            services.start_soon(_settle, handlers, recovery, library, repairer, crashed, ready)
             services.start_soon(_collect_networks, network, registry, config.network.gc_period_seconds, ready)
-            yield Engine(sandboxes, containers, Images(library, puller), node)
+            streams = Streams(
+                layout=layout,
+                registry=registry,
+                handlers=handlers,
+                ladder=container_ladder,
+                nursery=services,
+            )
+            metrics = NodeMetrics(sandboxes, containers, events)
+            network.observe, puller.observe = metrics.cni, metrics.pull
+            yield Engine(
+                sandboxes,
+                containers,
+                Images(library, puller, repairer),
+                node,
+                stats,
+                events,
+                metrics,
+                streams,
+            )
             services.cancel_scope.cancel()
+        await trio.to_thread.run_sync(crash_mark.end, layout.crash_mark)
     finally:
         await database.close()
 
 
-async def _settle(handlers: Handlers, recovery: Recovery, library: Library, ready: trio.Event) -> None:
-    """Bring memory and node together, then allow changes."""
+async def _settle(
+    handlers: Handlers,
+    recovery: Recovery,
+    library: Library,
+    repairer: Repairer,
+    crashed: bool,
+    ready: trio.Event,
+) -> None:
+    """Bring memory and node together, then allow changes.
+
+    Args:
+        crashed: the node lost power, or crashed, while the daemon ran.
+    """
     await handlers.probe()
     await recovery.settle()
-    await library.collect()
     ready.set()
     log.info("ready")
+    steps: list[Callable[[], Awaitable[object]]] = [library.collect]
+    if crashed:
+        steps.append(repairer.after_crash)
+    for step in (*steps, repairer.repair_all):
+        try:
+            await step()
+        except Exception:  # none of it is worth the daemon: the next start does it again
+            log.exception("the image store was not put in order")
+
+
+async def _diagnose(hooks: Hooks, host: RuntimeHost) -> None:
+    """Log what plugins find missing on this node."""
+    for distribution, finding in await hooks.diagnose(host):
+        if not finding.ok:
+            log.warning(
+                "a plugin is not content with this node",
+                distribution=distribution,
+                subject=finding.subject,
+                detail=finding.detail,
+            )
 
 
 async def _collect_networks(
@@ -206,14 +302,14 @@ async def _collect_networks(
         await trio.sleep(period_seconds)
         try:
             await network.gc(one for sandbox in registry.sandboxes() for one in sandbox.record.attachments)
-        except NodedError as error:
+        except Exception as error:
             log.warning("CNI garbage collection failed, tried again later", error=str(error))
 
 
 def _prepare(layout: Layout) -> None:
     """Make the directories that everything else expects."""
     for directory, mode in (
-        (layout.root, 0o711),
+        (layout.root, 0o700),  # layers hold set-id programs that the host's users must not reach
         (layout.root / "containers", 0o711),
         (layout.layers, 0o711),
         (layout.state, 0o711),

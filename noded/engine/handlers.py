@@ -49,7 +49,10 @@ class Handlers:
             self._problems[name] = f"it did not answer within {_PROBE_SECONDS:g} s"
         except NodedError as error:
             self._problems[name] = str(error)
+        except Exception as error:  # a plugin may raise anything, the daemon goes on
+            self._problems[name] = f"{type(error).__name__}: {error}"
         if name in self._problems:
+            self._features.pop(name, None)
             log.warning("runtime handler unavailable", handler=name, reason=self._problems[name])
 
     def resolve(self, name: str) -> str:
@@ -72,8 +75,7 @@ class Handlers:
         Raises: InvalidArgument for an unknown handler, FailedPrecondition for an unavailable one.
         """
         name = self.resolve(name)
-        if name not in self._features:
-            await self._probe(name)
+        await self._probe(name)  # cheap while the program is the same: the driver remembers it
         handler = self._handlers[name]
         if handler.runtime is None or name not in self._features:
             raise FailedPrecondition(f"runtime handler {name!r} is unavailable: {self._problems[name]}")

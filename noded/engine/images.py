@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from noded.errors import InvalidArgument, NotFound
 from noded.images.archive import load_archive, save_archive
+from noded.images.disk_usage import ImageUsage
 from noded.images.library import Library
+from noded.images.progress import PullProgress
 from noded.images.pull import Puller
+from noded.images.repair import Repairer, Verdict
 from noded.model.image import Credential, FilesystemInfo, Image
 
 
 class Images:
     """What clients do with images."""
 
-    def __init__(self, library: Library, puller: Puller) -> None:
+    def __init__(self, library: Library, puller: Puller, repairer: Repairer) -> None:
         self._library = library
         self._puller = puller
+        self._repairer = repairer
 
     def get(self, reference: str) -> Image | None:
         """An image by id, unique prefix of an id, or reference; None when it is not here."""
@@ -40,6 +43,24 @@ class Images:
         """Disk use of images and writable layers."""
         return await self._library.fs_info()
 
+    def pulls(self) -> Sequence[PullProgress]:
+        """All pulls that run now."""
+        return self._puller.progress()
+
+    async def usages(self) -> Sequence[ImageUsage]:
+        """What each image takes on disk."""
+        return await self._library.usages()
+
+    async def verify(self, references: Sequence[str], *, deep: bool) -> Sequence[Verdict]:
+        """Look for damage, and repair what can be repaired; no references = all images.
+
+        Raises: NotFound for an image that is not here. Cancels as `Repairer.verify`.
+        """
+        images = [self._found(reference) for reference in references]
+        return await self._repairer.verify(
+            images or [*self._library.list(), *self._library.damaged()], deep=deep
+        )
+
     async def load(self, path: str) -> Sequence[Image]:
         """Import an OCI layout or docker archive from a path on the node."""
         if not Path(path).is_absolute():
@@ -50,10 +71,11 @@ class Images:
         """Export images to an archive on the node; `format` is "oci" or "docker"."""
         if not Path(path).is_absolute():
             raise InvalidArgument(f"path {path!r} must be absolute")
-        images: builtins.list[Image] = []
-        for reference in references:
-            image = self._library.get(reference)
-            if image is None:
-                raise NotFound(f"image {reference!r} is not on this node")
-            images.append(image)
+        images = [self._found(reference) for reference in references]
         await save_archive(images, Path(path), format, self._library)
+
+    def _found(self, reference: str) -> Image:
+        image = self._library.get(reference)
+        if image is None:
+            raise NotFound(f"image {reference!r} is not on this node")
+        return image

@@ -11,6 +11,7 @@ Every `down` needs only the record and is right even if its `up` never ran.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -18,7 +19,8 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 import trio
 
-from noded.errors import DeadlineExceeded
+from noded.errors import DeadlineExceeded, NodedError, ResourceExhausted, Unavailable
+from noded.host.libc import os_error
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +67,7 @@ async def climb(rungs: Sequence[Rung[S]], subject: S) -> None:
         for rung in rungs:
             await trio.lowlevel.checkpoint()
             await _bounded(rung.up, subject, rung.name, rung.up_seconds, shield=not rung.interruptible)
+        await trio.lowlevel.checkpoint_if_cancelled()  # nobody would know of what is complete now
     except BaseException as error:
         reached = subject.stage
         with trio.CancelScope(shield=True):
@@ -95,7 +98,20 @@ async def _bounded(
 ) -> None:
     subject.stage = stage
     with trio.move_on_after(seconds, shield=shield) as scope:
-        await step(subject)
+        try:
+            await step(subject)
+        except OSError as error:
+            raise _refusal(error, f"{subject.stage} of {subject.id[:12]}") from error
         return
     if scope.cancelled_caught:
         raise DeadlineExceeded(f"{subject.stage} of {subject.id[:12]} did not finish within {seconds:g} s")
+
+
+def _refusal(error: OSError, action: str) -> NodedError:
+    """A step that the kernel refuses is no defect of ours: say what to do about it."""
+    where = error.filename if error.filename is not None else "the node"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(f"free space or inodes on the file system of {where}: {action}: {error}")
+    if error.errno in (errno.EIO, errno.EROFS):
+        return Unavailable(f"check the file system of {where}: {action}: {error}")
+    return os_error(error, f"{action} ({where})")

@@ -14,6 +14,7 @@ from noded.model.host import HostFacts
 from noded.model.network import NetworkStatus
 from noded.model.runtime import RuntimeFeatures
 from noded.network.network import Network
+from noded.plugins import Hooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,14 @@ class Node:
         config: Config,
         facts: HostFacts,
         handlers: Handlers,
+        hooks: Hooks,
         network: Network,
         sandboxes: Sandboxes,
     ) -> None:
         self._config = config
         self._facts = facts
         self._handlers = handlers
+        self._hooks = hooks
         self._network = network
         self._sandboxes = sandboxes
 
@@ -95,6 +98,7 @@ class Node:
             "state": str(self._config.state),
             "defaultHandler": self._handlers.default,
             "unavailableHandlers": dict(self._handlers.problems),
+            "plugins": self._hooks.report(),
             "debts": len(self._sandboxes.debts()),
         }
 

@@ -27,6 +27,7 @@ class Caller:
 
     gone: bool = False
     operation: Operation[Any] | None = None
+    left: Callable[[], Awaitable[None]] | None = None  # undoes a result that no longer reached it
 
     def doing(self) -> str:
         """What the caller waits for, for the message of a passed deadline."""
@@ -46,6 +47,7 @@ class Operation(Generic[T]):
     started: float = field(default_factory=time.monotonic)
     waiters: int = 0
     stage: Callable[[], str] = lambda: ""
+    abandoned: Callable[[T], None] | None = None
     value: T | None = None
     error: Exception | None = None
 
@@ -63,8 +65,18 @@ class Operations:
         self._nursery = nursery
         self._running: dict[Hashable, Operation[Any]] = {}
 
-    async def join(self, key: Hashable, title: str, work: Callable[[Operation[T]], Awaitable[T]]) -> T:
+    async def join(
+        self,
+        key: Hashable,
+        title: str,
+        work: Callable[[Operation[T]], Awaitable[T]],
+        *,
+        abandoned: Callable[[T], None] | None = None,
+    ) -> T:
         """Wait for the operation of this key, starting it when there is none.
+
+        Args:
+            abandoned: told the result when it came just as the last caller left.
 
         Raises: what the work raises; Aborted when noded shuts down meanwhile.
         Cancellation: leaves; the last one to leave cancels the work and waits until it has unwound.
@@ -72,7 +84,7 @@ class Operations:
         while True:
             operation = self._running.get(key)
             if operation is None:
-                operation = Operation(title)
+                operation = Operation(title, abandoned=abandoned)
                 self._running[key] = operation
                 self._nursery.start_soon(self._run, key, operation, work)
             elif operation.scope.cancel_called:  # being unwound: start anew afterwards
@@ -100,6 +112,8 @@ class Operations:
                 operation.scope.cancel()
                 with trio.CancelScope(shield=True):
                     await operation.done.wait()
+                if operation.error is None and operation.abandoned is not None:
+                    operation.abandoned(operation.value)  # type: ignore[arg-type] # as below
             raise
         if operation.error is not None:
             raise operation.error

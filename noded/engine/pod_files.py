@@ -5,6 +5,7 @@ Pure text builders first; `PodDirectory` puts them in place.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import trio
@@ -50,7 +51,7 @@ class PodDirectory:
 
     def _make(self, record: SandboxRecord, hostname: str) -> None:
         directory = self._layout.pod(record.id)
-        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        make_private(directory, record.config.namespaces.userns)
         (directory / "ns").mkdir(exist_ok=True)
         config = record.config
         dns = config.dns
@@ -89,6 +90,19 @@ class PodDirectory:
         directory = self._layout.pod(sandbox_id)
         mounts.unmount(directory / "shm")
         files.remove_tree(directory)
+
+
+def make_private(directory: Path, userns: UserNamespace | None) -> None:
+    """Make a directory that no user of the host may enter: below it are other people's set-id programs.
+
+    The root of a pod's user namespace may pass, since the runtime does so under its identity.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if userns is not None and userns.mode is NamespaceMode.POD and userns.gids:
+        os.chown(directory, 0, _root_of(userns.gids))
+        directory.chmod(0o710)
+    else:
+        directory.chmod(0o700)
 
 
 def _root_of(mappings: tuple[IDMapping, ...]) -> int:

@@ -11,7 +11,7 @@ import trio
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.containers import Containers
-from noded.engine.ladder import descend
+from noded.engine.events import Events
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 _PROBES_AT_ONCE = 4  # runtime `state` calls; more only make them queue for the CPUs
 _PROBE_SECONDS = 10.0
+_TAKE_DOWNS_AT_ONCE = 8
 _LOST_CODE = 255
 
 
@@ -49,6 +50,8 @@ class Recovery:
         sandboxes: Sandboxes,
         containers: Containers,
         supervisor: Supervisor,
+        nursery: trio.Nursery,
+        events: Events,
     ) -> None:
         self._facts = facts
         self._layout = layout
@@ -60,6 +63,9 @@ class Recovery:
         self._sandboxes = sandboxes
         self._containers = containers
         self._supervisor = supervisor
+        self._nursery = nursery
+        self._take_downs = trio.CapacityLimiter(_TAKE_DOWNS_AT_ONCE)
+        self._events = events
 
     async def load(self) -> None:
         """Fill the registry from the database; nothing on the node is touched.
@@ -68,11 +74,13 @@ class Recovery:
         returns, so that no client ever sees a pod of an earlier boot as running.
         """
         for record in await self._sandbox_rows.load():
-            self._registry.add_sandbox(PodSandbox(self._sandbox_rows, record))
+            self._registry.add_sandbox(PodSandbox(self._sandbox_rows, record, self._events))
         sandboxes = {sandbox.id: sandbox for sandbox in self._registry.sandboxes()}
         for row in await self._container_rows.load():
             sandbox = sandboxes[row.key.sandbox_id]
-            container = Container(self._container_rows, row, sandbox, self._layout.bundle(row.id))
+            container = Container(
+                self._container_rows, row, sandbox, self._layout.bundle(row.id), self._events
+            )
             self._registry.add_container(container)
         await self._mark_lost()
 
@@ -89,7 +97,11 @@ class Recovery:
                 await sandbox.commit(intent=SandboxIntent.STOPPING)
 
     async def settle(self) -> None:
-        """Carry out the plan. One object's failure never keeps the others waiting."""
+        """Carry out the plan. One object's failure never keeps the others waiting.
+
+        What takes time (taking down what is half made or was being stopped) goes on in the
+        background: after a reboot the CNI plugins may be missing until a pod of their own runs.
+        """
         todo = plan(
             [sandbox.record for sandbox in self._registry.sandboxes()],
             [container.record for container in self._registry.containers()],
@@ -100,9 +112,15 @@ class Recovery:
         async with trio.open_nursery() as nursery:
             for container in self._registry.containers():
                 nursery.start_soon(self._guarded, self._container, container, todo.containers[container.id])
-        async with trio.open_nursery() as nursery:
             for sandbox in self._registry.sandboxes():
                 nursery.start_soon(self._guarded, self._sandbox, sandbox, todo.sandboxes[sandbox.id])
+
+    async def _later(self, act: Callable[[str], Awaitable[None]], identity: str) -> None:
+        async with self._take_downs:
+            try:
+                await act(identity)
+            except Exception as error:
+                log.warning("take-down after a restart failed", id=identity, error=str(error))
 
     async def _guarded(self, act: Callable[..., Awaitable[None]], subject: object, todo: Todo) -> None:
         try:
@@ -148,11 +166,9 @@ class Recovery:
         match todo:
             case Todo.UNWIND:
                 container.stage = "unwinding after a restart"
-                async with container.lock:
-                    if container.record.intent is ContainerIntent.CREATING:
-                        await container.commit(intent=ContainerIntent.REMOVING)
-                    await descend(self._container_ladder.rungs, container)
-                    self._registry.drop_container(container)
+                if container.record.intent is ContainerIntent.CREATING:
+                    await container.commit(intent=ContainerIntent.REMOVING)
+                self._nursery.start_soon(self._later, self._containers.remove, container.id)
             case Todo.MARK_STARTED:
                 await container.commit(intent=ContainerIntent.STARTED, started_at_ns=time.time_ns())
                 self._supervisor.watch(container)
@@ -164,11 +180,10 @@ class Recovery:
     async def _sandbox(self, sandbox: PodSandbox, todo: Todo) -> None:
         match todo:
             case Todo.UNWIND:
-                async with sandbox.lock:
-                    await sandbox.commit(intent=SandboxIntent.STOPPING)
-                await self._sandboxes.remove(sandbox.id)
+                await sandbox.commit(intent=SandboxIntent.STOPPING)
+                self._nursery.start_soon(self._later, self._sandboxes.remove, sandbox.id)
             case Todo.STOP:
-                await self._sandboxes.stop(sandbox.id)
+                await self._stop_later(sandbox)
             case Todo.RETRY:
                 self._sandboxes.debts_queue.schedule(sandbox)
             case Todo.WATCH:
@@ -178,10 +193,16 @@ class Recovery:
                 sandbox.pid = await sandbox.runtime.infra_pid() or 0
                 sandbox.refresh()
                 if sandbox.pid == 0 and self._sandbox_ladder.shares_pids(sandbox):
-                    await self._sandboxes.stop(sandbox.id)
+                    await self._stop_later(sandbox)
                 self._sandboxes.watch_init(sandbox)
             case _:
                 pass
+
+    async def _stop_later(self, sandbox: PodSandbox) -> None:
+        """Not ready from now on; the rest in the background."""
+        if sandbox.ready:
+            await sandbox.commit(intent=SandboxIntent.STOPPING)
+        self._nursery.start_soon(self._later, self._sandboxes.stop, sandbox.id)
 
 
 def _log_plan(todo: Plan) -> None:

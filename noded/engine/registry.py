@@ -11,6 +11,7 @@ from noded.errors import InvalidArgument, NotFound
 from noded.model.container import ContainerKey
 from noded.model.lifecycle import SandboxIntent
 from noded.model.pod import SandboxKey
+from noded.model.views import ContainerView
 
 T = TypeVar("T")
 
@@ -78,6 +79,30 @@ class Registry:
         found.claimed = True
         return found
 
+    def holds(self, sandbox: PodSandbox) -> bool:
+        """Whether this very object is still here, hidden or not."""
+        return self._sandboxes.get(sandbox.id) is sandbox
+
+    def next_sandbox_time(self, key: SandboxKey, now_ns: int) -> int:
+        """A creation time after that of every sandbox of the same pod, whatever the clock did.
+
+        kubelet takes the newest by created_at for the pod's present one.
+        """
+        pod = (key.namespace, key.name, key.uid)
+        times = [
+            one.record.created_at_ns
+            for one in self._sandboxes.values()
+            if (one.record.key.namespace, one.record.key.name, one.record.key.uid) == pod
+        ]
+        return max(now_ns, max(times, default=0) + 1)
+
+    def next_container_time(self, sandbox: PodSandbox, name: str, now_ns: int) -> int:
+        """The same for the containers of one name in a sandbox."""
+        times = [
+            one.record.created_at_ns for one in self.containers_of(sandbox) if one.record.key.name == name
+        ]
+        return max(now_ns, max(times, default=0) + 1)
+
     def sandbox_of_key(self, key: SandboxKey) -> PodSandbox | None:
         return self._sandbox_keys.get(key)
 
@@ -91,6 +116,14 @@ class Registry:
     def containers(self) -> Iterator[Container]:
         """Every container, half-made ones too."""
         return iter(list(self._containers.values()))
+
+    def views_of(self, sandbox_id: str) -> list[ContainerView]:
+        """The containers of a sandbox that clients may see."""
+        return [
+            one.view
+            for one in self._containers.values()
+            if one.record.key.sandbox_id == sandbox_id and one.visible
+        ]
 
     def containers_of(self, sandbox: PodSandbox) -> list[Container]:
         return [one for one in self._containers.values() if one.sandbox is sandbox]

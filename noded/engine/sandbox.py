@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 
+from noded.engine.events import EventKind, Events, sandbox_events
 from noded.model.lifecycle import SANDBOX_STEPS, SandboxIntent, check_step, sandbox_state
 from noded.model.records import SandboxRecord
 from noded.model.runtime import Sandbox
@@ -23,15 +24,17 @@ class PodSandbox:
     sandbox of the handler, None until it was started or attached.
     """
 
-    def __init__(self, rows: SandboxRows, record: SandboxRecord) -> None:
+    def __init__(self, rows: SandboxRows, record: SandboxRecord, events: Events) -> None:
         self._rows = rows
+        self._events = events
         self._commit_lock = trio.Lock()
         self.record = record
         self.stage = ""
         self.lock = trio.Lock()
         self.runtime: Sandbox | None = None
         self.pid = 0
-        self.claimed = True
+        self.claimed = True  # a client has named it since it was made
+        self.answered = 0  # how many callers of its create were told of it
         self.view = self._view()
 
     @property
@@ -54,8 +57,15 @@ class PodSandbox:
                 record = replace(self.record, **changes)
                 check_step(SANDBOX_STEPS, self.record.intent, record.intent)
                 await self._rows.update(record)
-                self.record = record
+                old, self.record = self.record, record
                 self.view = self._view()
+                for kind in sandbox_events(old, record):
+                    self._events.publish(kind, self.view)
+
+    def tell_deleted(self) -> None:
+        """Publish the end of a sandbox that the registry has dropped."""
+        if self.record.complete and self.visible:  # a debt was told to be gone when it became one
+            self._events.publish(EventKind.DELETED, self.view)
 
     def refresh(self) -> None:
         """Build the view anew after a change of something that is not in the record."""

@@ -29,7 +29,7 @@ from noded.model.pod import NamespaceMode, PodConfig
 from noded.model.runtime import Runtime, RuntimeFeatures, SandboxRef, SandboxStart
 from noded.network.network import Network
 from noded.spec.infra import infra_spec
-from noded.spec.inputs import InfraInputs, NamespacePaths
+from noded.spec.inputs import InfraInputs, NamespacePaths, SpecPolicy
 from noded.store.sandboxes import SandboxRows
 
 log = structlog.get_logger(__name__)
@@ -233,6 +233,7 @@ class SandboxLadder:
                 rootfs=str(rootfs),
                 init=init,
                 cgroups_path=reference.cgroup,
+                policy=self._policy(sandbox.record.handler),
                 namespaces=NamespacePaths(**pins),
                 hostname=self.hostname(sandbox),
                 log_directory=config.log_directory,
@@ -241,6 +242,12 @@ class SandboxLadder:
         for warning in built.warnings:
             log.warning("spec adjusted", id=sandbox.id, detail=warning)
         return built.value
+
+    def _policy(self, handler: str) -> SpecPolicy:
+        settings = self._handlers.settings(handler)
+        return SpecPolicy(
+            annotations=settings.default_annotations, allowed_annotations=settings.allowed_annotations
+        )
 
     async def _runtime_down(self, sandbox: PodSandbox) -> None:
         runtime = self.open_runtime(sandbox)

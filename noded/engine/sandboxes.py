@@ -6,7 +6,6 @@ import os
 import secrets
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -15,13 +14,14 @@ import trio
 from noded.config import Config
 from noded.engine.containers import Containers
 from noded.engine.debts import Debt, Debts
+from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
 from noded.engine.operations import CALLER, Operation, Operations
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
-from noded.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from noded.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from noded.host.cgroups import Cgroups
 from noded.host.processes import open_pidfd, wait_pidfd
 from noded.model.host import HostFacts
@@ -33,6 +33,8 @@ from noded.spec.validate import validate_pod
 from noded.store.sandboxes import SandboxRows
 
 log = structlog.get_logger(__name__)
+
+_WATCH_AGAIN_SECONDS = 5.0  # after a process could not be watched for want of a descriptor
 
 
 class Sandboxes:
@@ -51,6 +53,7 @@ class Sandboxes:
         ladder: SandboxLadder,
         containers: Containers,
         nursery: trio.Nursery,
+        events: Events,
     ) -> None:
         self._config = config
         self._facts = facts
@@ -62,6 +65,7 @@ class Sandboxes:
         self._ladder = ladder
         self._containers = containers
         self._nursery = nursery
+        self._events = events
         self.debts_queue = Debts(nursery, config.network.del_grace_seconds, self.retry)
 
     # reading
@@ -96,6 +100,7 @@ class Sandboxes:
             ("run", key),
             f"creating pod sandbox {key.namespace}/{key.name}",
             partial(self._run, config, handler, request),
+            abandoned=self._abandoned,
         )
         self._settle_claim(sandbox)
         return sandbox.id
@@ -120,13 +125,13 @@ class Sandboxes:
             handler=handler,
             request=request,
             config=config,
-            created_at_ns=time.time_ns(),
+            created_at_ns=self._registry.next_sandbox_time(config.key, time.time_ns()),
             boot_id=self._facts.boot_id,
             intent=SandboxIntent.CREATING,
             overhead=config.overhead,
             resources=config.resources,
         )
-        sandbox = PodSandbox(self._rows, record)
+        sandbox = PodSandbox(self._rows, record, self._events)
         sandbox.claimed = False
         operation.stage = lambda: sandbox.stage
         self._registry.add_sandbox(sandbox)
@@ -164,11 +169,16 @@ class Sandboxes:
         """After a failed create: drop it when the rollback was complete, else keep it visible."""
         if sandbox.stage == "":  # descend() reached the ground: the row is gone
             self._registry.drop_sandbox(sandbox)
+            sandbox.tell_deleted()
             return
         failure = error if isinstance(error, Exception) else Unavailable("the create was cancelled")
-        if sandbox.record.intent is SandboxIntent.CREATING:
-            await sandbox.commit(intent=SandboxIntent.STOPPING)
-        await self.debts_queue.owe(sandbox, failure)
+        try:
+            if sandbox.record.intent is SandboxIntent.CREATING:
+                await sandbox.commit(intent=SandboxIntent.STOPPING)
+            await self.debts_queue.owe(sandbox, failure)
+        except Exception as problem:  # the create's own error counts; the retries need no record
+            log.warning("debt not recorded yet", id=sandbox.id, error=str(problem))
+            self.debts_queue.schedule(sandbox)
 
     def watch_init(self, sandbox: PodSandbox) -> None:
         """Stop the sandbox when the process that holds its PID namespace dies; returns at once.
@@ -179,8 +189,17 @@ class Sandboxes:
             self._nursery.start_soon(self._watch_init, sandbox, sandbox.pid)
 
     async def _watch_init(self, sandbox: PodSandbox, pid: int) -> None:
-        with suppress(NotFound):  # gone already
-            init = open_pidfd(pid)
+        while True:
+            try:
+                init = open_pidfd(pid)
+                break
+            except NotFound:
+                init = -1  # gone already
+                break
+            except Exception as error:  # no descriptor free, say
+                log.warning("a pod's init process cannot be watched now", id=sandbox.id, error=str(error))
+            await trio.sleep(_WATCH_AGAIN_SECONDS)
+        if init >= 0:
             try:
                 await wait_pidfd(init)
             finally:
@@ -193,15 +212,27 @@ class Sandboxes:
                 log.warning("pod without init process not stopped", id=sandbox.id, error=str(error))
 
     def _settle_claim(self, sandbox: PodSandbox) -> None:
+        """Note that this caller gets the result, or see to it that an unwanted one goes away."""
         caller = CALLER.get()
-        if caller is None or not caller.gone:
-            sandbox.claimed = True
-        elif not sandbox.claimed:
-            self._nursery.start_soon(self._remove_unclaimed, sandbox)
+        if caller is not None and caller.gone:
+            self._nursery.start_soon(self._remove_unclaimed, sandbox, self._config.unclaimed_seconds)
+            return
+        sandbox.answered += 1
+        if caller is not None:
+            caller.left = partial(self._disclaim, sandbox)
 
-    async def _remove_unclaimed(self, sandbox: PodSandbox) -> None:
-        await trio.sleep(self._config.unclaimed_seconds)
-        if not sandbox.claimed and self._registry.find_sandbox(sandbox.id) is sandbox:
+    def _abandoned(self, sandbox: PodSandbox) -> None:
+        """The last client left just when the create had succeeded."""
+        self._nursery.start_soon(self._remove_unclaimed, sandbox, 0.0)
+
+    async def _disclaim(self, sandbox: PodSandbox) -> None:
+        """A client cancelled just before it could be told its result."""
+        sandbox.answered -= 1
+        await self._remove_unclaimed(sandbox, 0.0)
+
+    async def _remove_unclaimed(self, sandbox: PodSandbox, after_seconds: float) -> None:
+        await trio.sleep(after_seconds)
+        if not (sandbox.claimed or sandbox.answered) and self._registry.find_sandbox(sandbox.id) is sandbox:
             log.info("removing a pod sandbox that no client claimed", id=sandbox.id)
             try:
                 await self.remove(sandbox.id)
@@ -234,7 +265,7 @@ class Sandboxes:
     async def _stop(self, sandbox: PodSandbox) -> None:
         if sandbox.record.intent is SandboxIntent.STOPPED:
             return
-        if sandbox.ready:
+        if sandbox.record.intent in (SandboxIntent.CREATING, SandboxIntent.READY):
             await sandbox.commit(intent=SandboxIntent.STOPPING)
         sandbox.stage = "stopping containers"
         await self._containers.stop_all(sandbox)
@@ -281,7 +312,7 @@ class Sandboxes:
 
     async def _remove(self, sandbox: PodSandbox) -> None:
         async with sandbox.lock:
-            if self._registry.find_sandbox(sandbox.id) is not sandbox:
+            if not self._registry.holds(sandbox) or sandbox.record.intent is SandboxIntent.OWED:
                 return
             await self._stop(sandbox)
             sandbox.stage = "removing containers"
@@ -294,17 +325,21 @@ class Sandboxes:
                 await sandbox.commit(intent=SandboxIntent.OWED)
                 self._registry.free_sandbox_key(sandbox)
                 return
-            await self._rows.delete(sandbox.id)
+            await descend(self._ladder.rungs[:1], sandbox)
             self._registry.drop_sandbox(sandbox)
+            sandbox.tell_deleted()
             log.info("pod sandbox removed", id=sandbox.id)
 
     # debts
 
     async def retry(self, sandbox: PodSandbox) -> None:
-        """One more try of what is owed; called in the background."""
+        """One more try of what is owed; called in the background. Returns when nothing is."""
         async with sandbox.lock:
-            if sandbox.record.owed is None:
+            settled = (SandboxIntent.READY, SandboxIntent.STOPPED)
+            if not self._registry.holds(sandbox) or sandbox.record.intent in settled:
                 return
+            if sandbox.record.intent is SandboxIntent.CREATING:
+                await sandbox.commit(intent=SandboxIntent.STOPPING)
             await self._containers.stop_all(sandbox)
             try:
                 await descend(self._ladder.stop_rungs, sandbox)
@@ -319,9 +354,11 @@ class Sandboxes:
             await sandbox.commit(intent=SandboxIntent.STOPPED, owed=None)
             return
         await self._containers.remove_all(sandbox)
+        # The row first: one that owes nothing any more would not be looked at again after a crash.
+        await descend(self._ladder.rungs[:1], sandbox)
         await sandbox.commit(owed=None)
-        await self._rows.delete(sandbox.id)
         self._registry.drop_sandbox(sandbox)
+        sandbox.tell_deleted()
         log.info("debt settled", id=sandbox.id)
 
     def debts(self) -> list[Debt]:
@@ -344,12 +381,14 @@ class Sandboxes:
 
         Raises: NotFound, or the error of a rung that is not the network's.
         """
-        for sandbox in self._registry.sandboxes():
-            if sandbox.record.owed is not None and sandbox.id.startswith(debt_id):
-                break
-        else:
+        owing = [one for one in self._registry.sandboxes() if one.record.owed is not None]
+        fitting = [one for one in owing if one.id.startswith(debt_id)]
+        if not debt_id or not fitting:
             raise NotFound(f"no debt with id {debt_id!r}: see `noded debts list`")
-        log.warning("debt forgiven", id=sandbox.id, stage=sandbox.record.owed.stage)
+        if len(fitting) > 1:
+            raise InvalidArgument(f"id {debt_id!r} fits {len(fitting)} debts: give more characters")
+        sandbox = fitting[0]
+        log.warning("debt forgiven", id=sandbox.id, stage=sandbox.stage)
         async with sandbox.lock:
             await sandbox.commit(attachments=(), results=())
         await self.retry(sandbox)

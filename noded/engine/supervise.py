@@ -6,19 +6,18 @@ removes the exit file and the cgroup from which the exit was learnt.
 
 from __future__ import annotations
 
-import time
-
 import structlog
 import trio
 
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
-from noded.model.runtime import Exit
+from noded.model.runtime import Exit, Sandbox
 
 log = structlog.get_logger(__name__)
 
-_UNKNOWN_EXIT = 255
 _CLEAN_UP_SECONDS = 60.0
+_FIRST_DELAY_SECONDS = 0.5
+_LONGEST_DELAY_SECONDS = 15.0
 
 
 class Supervisor:
@@ -37,14 +36,11 @@ class Supervisor:
         self._nursery.start_soon(self._watch, container)
 
     async def _watch(self, container: Container) -> None:
-        assert self._ladder is not None
-        try:
-            runtime = await self._ladder.sandbox_runtime(container)
-            ended = await runtime.wait(container.ref)
-        except Exception as error:
-            log.exception("cannot watch a container", id=container.id)
-            ended = Exit(_UNKNOWN_EXIT, time.time_ns(), message=f"noded lost sight of it: {error}")
-        await self.record_exit(container, ended)
+        seen = await self._wait(container)
+        if seen is None:
+            return
+        runtime, ended = seen
+        await self._record_in_the_end(container, ended)
         if container.task_gone:
             return
         with trio.move_on_after(_CLEAN_UP_SECONDS):
@@ -56,12 +52,41 @@ class Supervisor:
                     except Exception as error:  # RemoveContainer tries again
                         log.warning("exited task not deleted yet", id=container.id, error=str(error))
 
+    async def _wait(self, container: Container) -> tuple[Sandbox, Exit] | None:
+        """Wait for the end; None when somebody else has recorded it and taken the task down.
+
+        Not being able to look (a missing plugin, no free descriptor) says nothing about the
+        container: only what the runtime answers is an exit.
+        """
+        assert self._ladder is not None
+        delay = _FIRST_DELAY_SECONDS
+        while not container.task_gone:
+            try:
+                runtime = await self._ladder.sandbox_runtime(container)
+                return runtime, await runtime.wait(container.ref)
+            except Exception as error:
+                log.warning(
+                    "a container cannot be watched now, tried again", id=container.id, error=str(error)
+                )
+            await trio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+        return None
+
+    async def _record_in_the_end(self, container: Container, ended: Exit) -> None:
+        """Try until the exit is durable: a full disk gets room again, and nobody else knows of the exit."""
+        delay = _FIRST_DELAY_SECONDS
+        while True:
+            try:
+                return await self.record_exit(container, ended)
+            except Exception as error:
+                log.warning("exit not recorded yet", id=container.id, code=ended.code, error=str(error))
+            await trio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+
     async def record_exit(self, container: Container, ended: Exit) -> None:
         """Make an exit durable, once."""
-        if container.record.exited is not None:
+        if not await container.end(ended):
             return
-        started = container.record.started_at_ns or container.start_asked_ns
-        await container.commit(exited=ended, started_at_ns=started)
         log.info(
             "container exited",
             id=container.id,

@@ -1,17 +1,18 @@
 """The host side of a container's mounts: does the source exist, and what is it really.
 
-A volume's path may hang (a dead NFS or FUSE server), so every look at one runs in a thread that is
-left behind when the budget ends; the message then names the path.
+A volume's path may hang (a dead NFS or FUSE server), so a look at one is given up when the budget
+ends (see `looks`); the message then names the path.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from noded.errors import DeadlineExceeded, FailedPrecondition, Unimplemented
+from noded.engine.looks import Looks
+from noded.errors import DeadlineExceeded, FailedPrecondition
 from noded.host.mountinfo import MountEntry, holder, parse_mountinfo, read_mountinfo
 from noded.model.container import Mount
 from noded.spec.inputs import ResolvedMount
@@ -19,10 +20,14 @@ from noded.spec.inputs import ResolvedMount
 _LOOK_SECONDS = 180.0  # below the create budget, so that the message can name the path
 
 
-async def resolve_mounts(mounts: Sequence[Mount], stage: Callable[[str], None]) -> tuple[ResolvedMount, ...]:
+async def resolve_mounts(
+    mounts: Sequence[Mount], images: Mapping[int, str], looks: Looks, stage: Callable[[str], None]
+) -> tuple[ResolvedMount, ...]:
     """Follow symlinks of every source, make missing directories, and note the propagation.
 
     Args:
+        images: position in `mounts` -> host path of a mounted image volume.
+        looks: shared by all containers of the node.
         stage: told which path is being looked at.
 
     Raises: DeadlineExceeded naming a path that does not answer, FailedPrecondition otherwise.
@@ -30,18 +35,24 @@ async def resolve_mounts(mounts: Sequence[Mount], stage: Callable[[str], None]) 
     """
     if not mounts:
         return ()
-    for mount in mounts:
-        if mount.image:
-            raise Unimplemented("image volumes are not implemented in this version of noded: mounts[].image")
     table = parse_mountinfo(await trio.to_thread.run_sync(read_mountinfo))
-    return tuple([await _resolve(mount, table, stage) for mount in mounts])
+    return tuple(
+        [
+            ResolvedMount(mount, images[index])
+            if index in images
+            else await _resolve(mount, table, looks, stage)
+            for index, mount in enumerate(mounts)
+        ]
+    )
 
 
-async def _resolve(mount: Mount, table: Sequence[MountEntry], stage: Callable[[str], None]) -> ResolvedMount:
+async def _resolve(
+    mount: Mount, table: Sequence[MountEntry], looks: Looks, stage: Callable[[str], None]
+) -> ResolvedMount:
     stage(f"spec: stat({mount.host_path})")
     try:
         with trio.fail_after(_LOOK_SECONDS):
-            source = await trio.to_thread.run_sync(_real_source, mount.host_path, abandon_on_cancel=True)
+            source = await looks.ask(mount.host_path, _real_source)
     except trio.TooSlowError:
         raise DeadlineExceeded(
             f"stat({mount.host_path}) did not answer within {_LOOK_SECONDS:g} s: "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from noded.host import namespaces
+from noded.host import libc, namespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +45,29 @@ def read_interfaces(netns: Path) -> tuple[InterfaceStats, ...]:
     # /proc/net is the main thread's.
     text = namespaces.inside({"net": netns}, lambda: Path("/proc/thread-self/net/dev").read_text())
     return parse_net_dev(text)
+
+
+def read_many(pins: Sequence[Path]) -> list[tuple[InterfaceStats, ...] | None]:
+    """Return the devices of each pinned network namespace, None for a pin that is gone.
+
+    One fresh thread enters them one after the other, some 50 us each, so it depends on no process of
+    the pods, whose ids may belong to others by now. Blocks.
+    """
+    if not pins:
+        return []
+    return namespaces.in_fresh_thread(lambda: [_read_entered(pin) for pin in pins], "noded-netdev")
+
+
+def _read_entered(pin: Path) -> tuple[InterfaceStats, ...] | None:
+    try:
+        fd = os.open(pin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        libc.call("setns", ctypes.c_int(fd), ctypes.c_int(namespaces.KINDS["net"]))
+        with open("/proc/thread-self/net/dev", "rb", buffering=0) as file:
+            return parse_net_dev(file.readall().decode("latin-1"))
+    except (OSError, ValueError):  # an empty file: unpinned by now
+        return None
+    finally:
+        os.close(fd)

@@ -70,7 +70,8 @@ async def save_archive(images: Sequence[Image], path: Path, format: str, library
     owner = f"save-{secrets.token_hex(8)}"
     try:
         for image in images:
-            await library.lease([image.id, image.manifest_digest, *_digests(image.layers)], owner)
+            needed = [image.config_digest, image.manifest_digest, *_digests(image.layers)]
+            await library.lease(needed, owner)
         await trio.to_thread.run_sync(write_archive, images, path, form, library.content)
     finally:
         with trio.move_on_after(_RELEASE_SECONDS, shield=True):
@@ -79,21 +80,19 @@ async def save_archive(images: Sequence[Image], path: Path, format: str, library
 
 async def _load(archive: ArchiveFiles, found: Found, library: Library, owner: str) -> Image:
     content, layers = library.content, library.layers
-    image_id, manifest_digest = digests.of(found.config_data), digests.of(found.manifest_data)
-    await library.lease([image_id, manifest_digest, *_digests(found.layers)], owner)
+    config_digest, manifest_digest = digests.of(found.config_data), digests.of(found.manifest_data)
+    await library.lease([config_digest, manifest_digest, *_digests(found.layers)], owner)
     await trio.to_thread.run_sync(content.put, found.manifest_data)
     await trio.to_thread.run_sync(content.put, found.config_data)
     await trio.to_thread.run_sync(copy_layers, archive, found, content)
-    failures: list[Exception] = []
-    async with trio.open_nursery() as nursery:
-        for layer in sorted(found.layers, key=lambda layer: -layer.size_bytes):
-            nursery.start_soon(_unpack, layer, library, failures, nursery.cancel_scope)
-    if failures:
-        raise failures[0]
+    if found.artifact is not None:
+        await layers.assemble(found.layers, found.artifact_files, content)
+    else:
+        await _unpack_all(found, library)
     await layers.publish(found.layers)
     repositories = dict.fromkeys(references.parse(name).repository for name in found.names)
     image = Image(
-        id=image_id,
+        id=config_digest if found.artifact is None else manifest_digest,
         manifest_digest=manifest_digest,
         tags=tuple(name for name in found.names if "@" not in name),
         digests=tuple(f"{name}@{manifest_digest}" for name in repositories) if found.genuine else (),
@@ -101,10 +100,20 @@ async def _load(archive: ArchiveFiles, found: Found, library: Library, owner: st
         + len(found.config_data)
         + len(found.manifest_data),
         layers=found.layers,
-        config=found.document.config,
+        config=found.config,
         created_at_ns=time.time_ns(),
+        artifact=found.artifact,
     )
     return await library.publish(image)
+
+
+async def _unpack_all(found: Found, library: Library) -> None:
+    failures: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+        for layer in sorted(found.layers, key=lambda layer: -layer.size_bytes):
+            nursery.start_soon(_unpack, layer, library, failures, nursery.cancel_scope)
+    if failures:
+        raise failures[0]
 
 
 async def _unpack(

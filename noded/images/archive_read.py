@@ -20,10 +20,11 @@ from noded.errors import InvalidArgument, NotFound
 from noded.images.archive_files import COMPRESSED, ArchiveFiles
 from noded.images.content import ContentStore
 from noded.images.platform import choose, host_platform
-from noded.model.image import LayerRef
+from noded.model.image import Artifact, ImageConfig, LayerRef
 from noded.wire import digest as digests
 from noded.wire import manifest as manifests
 from noded.wire import reference as references
+from noded.wire.artifact import ArtifactFile, artifact_files, artifact_layers, parse_artifact
 from noded.wire.descriptor import Descriptor, as_list, as_object, as_text, as_text_list
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -44,11 +45,13 @@ class Found:
 
     manifest_data: bytes
     config_data: bytes
-    document: manifests.ConfigDocument
+    config: ImageConfig
     layers: tuple[LayerRef, ...]
     files: Mapping[str, str]
     names: tuple[str, ...]
     genuine: bool
+    artifact: Artifact | None = None
+    artifact_files: tuple[ArtifactFile, ...] = ()
 
 
 def find_images(archive: ArchiveFiles, path: Path) -> list[Found]:
@@ -128,10 +131,25 @@ def _oci_image(archive: ArchiveFiles, entry: Descriptor, path: Path) -> Found:
         if isinstance(document, manifests.Index):
             raise InvalidArgument(f"{path}: image index {entry.digest} is nested too deep")
     config_data = _read_blob(archive, document.config, manifests.MAX_CONFIG_BYTES)
-    config = manifests.parse_config(config_data, document.annotations)
-    layers = manifests.layer_refs(document, config)
+    artifact = parse_artifact(document)
+    if artifact is not None:
+        layers = artifact_layers(document, entry.digest)
+        config = ImageConfig(annotations=document.annotations, os="")
+    else:
+        parsed = manifests.parse_config(config_data, document.annotations)
+        layers, config = manifests.layer_refs(document, parsed), parsed.config
     files = {layer.blob_digest: _blob(layer.blob_digest) for layer in layers}
-    return Found(data, config_data, config, layers, files, names, genuine=True)
+    return Found(
+        data,
+        config_data,
+        config,
+        layers,
+        files,
+        names,
+        genuine=True,
+        artifact=artifact,
+        artifact_files=artifact_files(document) if artifact else (),
+    )
 
 
 def _oci_names(entry: Descriptor) -> tuple[str, ...]:
@@ -179,7 +197,7 @@ def _docker_image(archive: ArchiveFiles, entry: Mapping[str, Any], path: Path) -
         if tag != "<none>:<none>"
     )
     manifest = _made_up_manifest(config_data, layers)
-    return Found(manifest, config_data, config, tuple(layers), files, tags, genuine=False)
+    return Found(manifest, config_data, config.config, tuple(layers), files, tags, genuine=False)
 
 
 def _made_up_manifest(config_data: bytes, layers: list[LayerRef]) -> bytes:

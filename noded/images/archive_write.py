@@ -117,7 +117,11 @@ def _write_oci(sink: Sink, images: Sequence[Image], content: ContentStore) -> No
     entries = []
     for image in images:
         manifest = content.read(image.manifest_digest, manifests.MAX_MANIFEST_BYTES)
-        for digest in (image.manifest_digest, image.id, *(layer.blob_digest for layer in image.layers)):
+        for digest in (
+            image.manifest_digest,
+            image.config_digest,
+            *(layer.blob_digest for layer in image.layers),
+        ):
             _add_blob(sink, digest, content)
         for name in image.tags or ("",):
             entry: dict[str, Any] = {
@@ -135,6 +139,10 @@ def _write_oci(sink: Sink, images: Sequence[Image], content: ContentStore) -> No
 def _write_docker(sink: Sink, images: Sequence[Image], content: ContentStore) -> None:
     entries = []
     for image in images:
+        if image.artifact is not None:
+            raise FailedPrecondition(
+                f"image {image.id} is an artifact, which no docker archive can hold: save it as oci"
+            )
         config = f"{digests.encoded(image.id)}.json"
         _add_bytes(sink, config, content.read(image.id, manifests.MAX_CONFIG_BYTES))
         names = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,16 +17,40 @@ _HUB_API: Final = "registry-1.docker.io"  # docker.io is a name only; its regist
 
 
 @dataclass(frozen=True, slots=True)
+class TLSFiles:
+    """PEM files for one host: extra CAs, and client certificates with their keys."""
+
+    authorities: tuple[Path, ...] = ()
+    client: tuple[tuple[Path, Path], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One place to ask: a registry host and the repository's path there.
 
-    `insecure` allows an unverified certificate and, where there is no TLS at all, plain HTTP.
+    Args:
+        host: host[:port] as configured, the key of credentials and certificates.
+        insecure: allows an unverified certificate and, without `scheme`, where there is no TLS at all,
+            plain HTTP.
+        scheme: http or https, "" = https.
+        base: the path before the repository.
+        namespace: the registry that a mirror is asked for (query parameter `ns`), "" = not said.
+        headers: of every request to this host. They may be secret.
+        files: for TLS, before those of the certificate directories.
+        resolves, pulls: whether it is asked for tags, and for content by digest.
     """
 
-    host: str  # host[:port] as configured, the key of credentials and certificates
+    host: str
     path: str
     insecure: bool = False
     mirror: bool = False
+    scheme: str = ""
+    base: str = "/v2"
+    namespace: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    files: TLSFiles = TLSFiles()
+    resolves: bool = True
+    pulls: bool = True
 
     @property
     def api_host(self) -> str:
@@ -39,14 +63,6 @@ class Endpoint:
         return f"mirror {self.host}/{self.path}" if self.mirror else f"registry {self.host}"
 
 
-@dataclass(frozen=True, slots=True)
-class TLSFiles:
-    """PEM files for one host: extra CAs, and client certificates with their keys."""
-
-    authorities: tuple[Path, ...] = ()
-    client: tuple[tuple[Path, Path], ...] = ()
-
-
 def candidates(conf: RegistriesConf, text: str) -> tuple[Reference, ...]:
     """What `text` may mean, in the order to try.
 
@@ -55,6 +71,24 @@ def candidates(conf: RegistriesConf, text: str) -> tuple[Reference, ...]:
 
     Raises: InvalidArgument for a bad reference, and in enforcing mode for one with several meanings.
     """
+    found = meanings(conf, text)
+    if len(found) > 1 and conf.short_name_mode is ShortNameMode.ENFORCING:
+        hosts = ", ".join(conf.search)
+        raise InvalidArgument(
+            f"image reference {text!r} is ambiguous: write its registry ({hosts}) in front, "
+            "or set an alias for it in registries.conf"
+        )
+    return found
+
+
+def meanings(conf: RegistriesConf, text: str) -> tuple[Reference, ...]:
+    """What `text` may mean of the images that are here, in the order to look.
+
+    As `candidates`, but a name of several meanings is looked up in every mode: which of them was meant
+    was settled when one was pulled or loaded.
+
+    Raises: InvalidArgument for a bad reference.
+    """
     parsed = references.parse(text)
     if not references.is_short(text):
         return (parsed,)
@@ -62,15 +96,7 @@ def candidates(conf: RegistriesConf, text: str) -> tuple[Reference, ...]:
     rest = text[len(short) :]
     if full := conf.aliases.get(short):
         return (references.parse(full + rest),)
-    if not conf.search:
-        return (parsed,)
-    if len(conf.search) > 1 and conf.short_name_mode is ShortNameMode.ENFORCING:
-        hosts = ", ".join(conf.search)
-        raise InvalidArgument(
-            f"image reference {text!r} is ambiguous: write its registry ({hosts}) in front, "
-            "or set an alias for it in registries.conf"
-        )
-    return tuple(references.parse(f"{host}/{short}{rest}") for host in conf.search)
+    return tuple(references.parse(f"{host}/{short}{rest}") for host in conf.search) or (parsed,)
 
 
 def resolve(conf: RegistriesConf, reference: Reference) -> tuple[Endpoint, ...]:

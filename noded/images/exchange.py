@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import trio
 
 from noded.errors import DataLoss, InvalidArgument, PermissionDenied, RegistryUnavailable
+from noded.images.endpoints import TLSFiles
 from noded.images.refusals import Source, refused, unreached
 from noded.images.tokens import (
     MAX_TOKEN_ANSWER,
@@ -136,7 +137,10 @@ class Exchange:
         endpoint = source.endpoint
         try:
             ask = token_request(
-                challenge, endpoint.path, source.credential, cleartext_allowed=endpoint.insecure
+                challenge,
+                endpoint.path,
+                source.credential,
+                cleartext_allowed=endpoint.insecure or endpoint.scheme == "http",
             )
         except PermissionDenied as error:
             raise PermissionDenied(f"{source.subject} cannot be logged in to: {error}") from None
@@ -168,7 +172,11 @@ class Exchange:
     ) -> Reply:
         """Over TLS; an insecure endpoint that turns out to have none, over plain HTTP."""
         endpoint, host = source.endpoint, source.endpoint.api_host
-        address = f"{host}/v2/{endpoint.path}/{resource}"
+        address = f"{host}{endpoint.base}/{endpoint.path}/{resource}"
+        if endpoint.namespace:
+            address += f"?ns={quote(endpoint.namespace, safe='')}"
+        if endpoint.scheme:
+            return self._follow(method, f"{endpoint.scheme}://{address}", headers, authorization, source)
         scheme = self._schemes.get(host, "") if endpoint.insecure else "https"
         if scheme:
             try:
@@ -201,15 +209,23 @@ class Exchange:
         body: bytes | None = None,
     ) -> Reply:
         """Send and follow redirects. The Authorization header never leaves the origin it was meant for."""
+        endpoint = source.endpoint
         secrets = {"Authorization": authorization} if authorization else {}
+        if urlsplit(url).netloc == endpoint.api_host:  # and not a token realm elsewhere
+            secrets = {**dict(endpoint.headers), **secrets}
         if "Authorization" in headers:
-            secrets, headers = (
-                {"Authorization": headers["Authorization"]},
-                {key: value for key, value in headers.items() if key != "Authorization"},
-            )
+            secrets["Authorization"] = headers["Authorization"]
+            headers = {key: value for key, value in headers.items() if key != "Authorization"}
         for _ in range(MAX_REDIRECTS):
+            own = urlsplit(url).netloc == endpoint.api_host
             reply = self._transport.open(
-                method, url, {**headers, **secrets}, insecure=source.endpoint.insecure, body=body
+                method,
+                url,
+                {**headers, **secrets},
+                insecure=endpoint.insecure,
+                probing=endpoint.insecure and not endpoint.scheme,
+                body=body,
+                files=endpoint.files if own else TLSFiles(),
             )
             location = reply.headers.get("Location")
             if reply.status not in _REDIRECTS or not location:
@@ -221,7 +237,7 @@ class Exchange:
                 raise Fault(
                     Trouble.PROTOCOL, f"it redirects {method} to {scheme}, which noded does not follow"
                 )
-            if scheme == "http" and urlsplit(url).scheme == "https" and not source.endpoint.insecure:
+            if scheme == "http" and urlsplit(url).scheme == "https" and not endpoint.insecure:
                 raise Fault(Trouble.PROTOCOL, "it redirects from TLS to plain HTTP")
             if _origin(following) != _origin(url):
                 secrets = {}

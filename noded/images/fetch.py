@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -25,6 +25,7 @@ from noded.images.progress import LayerProgress, Phase
 from noded.images.refusals import Source
 from noded.images.tee import Tee
 from noded.model.image import LayerRef
+from noded.wire.artifact import ArtifactFile
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,9 @@ class Layers(Protocol):
     def has(self, chain_id: str) -> bool: ...
     def staged(self, chain_id: str) -> bool: ...
     async def unpack(self, layer: LayerRef, source_fd: int) -> object: ...
+    async def assemble(
+        self, layers: Sequence[LayerRef], wanted: Sequence[ArtifactFile], content: Any
+    ) -> object: ...
     async def publish(self, layers: Sequence[LayerRef]) -> object: ...
 
 
@@ -102,6 +106,36 @@ class Fetcher:
                 nursery.start_soon(_wait, ticket, slots, errors, nursery.cancel_scope)
         if errors:
             raise errors[0]
+
+    async def fetch_files(self, job: Job, files: Sequence[ArtifactFile]) -> None:
+        """Bring the blobs of an artifact, and put its tree together.
+
+        Raises: the first failure; the other blobs are then given up.
+        Cancellation: safe, as `fetch`.
+        """
+        errors: list[Exception] = []
+        slots = trio.CapacityLimiter(job.parallel)
+        job.progress[:] = [LayerProgress(layer.blob_digest, layer.size_bytes) for layer in job.layers]
+
+        async def bring(progress: LayerProgress, scope: trio.CancelScope) -> None:
+            try:
+                async with slots:
+                    if self._blobs.has(progress.digest):
+                        progress.phase = Phase.PRESENT
+                        return
+                    progress.phase = Phase.DOWNLOADING
+                    await self._downloads.bring(job.sources, progress)
+                    progress.phase = Phase.DONE
+            except Exception as error:
+                errors.append(error)
+                scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for progress in sorted(job.progress, key=lambda one: -one.total_bytes):
+                nursery.start_soon(bring, progress, nursery.cancel_scope)
+        if errors:
+            raise errors[0]
+        await self._layers.assemble(job.layers, files, self._blobs)
 
     def _begin(self, layer: LayerRef, progress: LayerProgress, job: Job) -> Work[None]:
         # Taken here, in the order of the job, so that it is the largest layers that stream.

@@ -38,10 +38,10 @@ def find_garbage(
     needed_blobs = set(leased)
     needed_layers = set(leased)
     for image in images:
-        needed_blobs.update((image.id, image.manifest_digest))
+        needed_blobs.update((image.config_digest, image.manifest_digest))
         needed_blobs.update(reference.partition("@")[2] for reference in image.digests)
-        needed_layers.update(layer.chain_id for layer in image.layers)
-        if keep_blobs:
+        needed_layers.update(image.chain_ids)
+        if keep_blobs or image.artifact is not None:  # the files of an artifact are its blobs
             needed_blobs.update(layer.blob_digest for layer in image.layers)
     if in_use is None:
         return Garbage(frozenset(blobs) - needed_blobs, frozenset())

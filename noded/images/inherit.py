@@ -57,7 +57,7 @@ def inherit_metadata(
     top = os.open(tree, OPEN_DIRECTORY)
     try:
         for path in implied:
-            if hidden and _is_below(path, hidden):
+            if hidden and is_below(path, hidden):
                 continue
             source = _lookup(lowers, path)
             if source < 0:
@@ -75,7 +75,8 @@ def inherit_metadata(
         os.close(top)
 
 
-def _is_below(path: str, hidden: frozenset[str]) -> bool:
+def is_below(path: str, hidden: Collection[str]) -> bool:
+    """Whether one of the directories above `path` is in `hidden`."""
     while path:
         path = path.rpartition("/")[0]
         if path in hidden:
@@ -97,7 +98,7 @@ def _descend(lower: Path, path: str) -> tuple[int, bool]:
     fd = os.open(lower, OPEN_DIRECTORY)
     last = False
     for part in path.split("/") if path else ():
-        last = last or _is_opaque(fd)
+        last = last or is_opaque(fd)
         try:
             deeper = os.open(part, OPEN_DIRECTORY, dir_fd=fd)
         except OSError as error:
@@ -111,7 +112,8 @@ def _descend(lower: Path, path: str) -> tuple[int, bool]:
     return fd, True
 
 
-def _is_opaque(fd: int) -> bool:
+def is_opaque(fd: int) -> bool:
+    """Whether an open directory hides those of lower layers."""
     try:
         return os.getxattr(fd, OPAQUE) == b"y"
     except OSError:

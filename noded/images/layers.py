@@ -19,7 +19,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import structlog
@@ -27,12 +27,17 @@ import trio
 
 from noded.errors import FailedPrecondition, InvalidArgument, NotFound
 from noded.host import files
-from noded.images.filesystem import sync_filesystem
+from noded.images.artifacts import make_files
+from noded.images.compare import first_difference
+from noded.images.content import ContentStore
+from noded.images.filesystem import sync_filesystem, tree_usage
 from noded.images.inherit import inherit_metadata, mark_opaque
+from noded.images.redirect import Shape, follow_lower_links
 from noded.images.unpack.client import Unpacker, ZygoteDied
 from noded.images.unpack.limits import UnpackLimits, UnpackReport
 from noded.model.image import LayerRef
 from noded.wire import digest as digests
+from noded.wire.artifact import ArtifactFile
 
 log = structlog.get_logger(__name__)
 
@@ -173,6 +178,80 @@ class LayerStore:
                 os.lseek(source_fd, start, os.SEEK_SET)
         raise AssertionError("unreachable")
 
+    async def assemble(
+        self, layers: Sequence[LayerRef], wanted: Sequence[ArtifactFile], content: ContentStore
+    ) -> None:
+        """Make the tree of an artifact in staging, unless it is there already. Its blobs must be stored.
+
+        Args:
+            layers: the artifact's; all have the chain ID of the tree.
+
+        Raises: NotFound naming a missing blob; by errno.
+        Cancellation: waits for the work in progress.
+        Locks: this tree.
+        """
+        for chain_id in {layer.chain_id for layer in layers}:
+            async with self._hold(chain_id):
+                if self.has(chain_id) or self.staged(chain_id):
+                    return
+                staging = self._staging / _hex(chain_id)
+                try:
+                    used = await trio.to_thread.run_sync(_assemble, staging / _TREE, wanted, content)
+                    record = LayerRecord(
+                        chain_id=chain_id,
+                        diff_id=chain_id,
+                        blob_digest="",
+                        entries=len(wanted),
+                        used_bytes=used[0] + _OWN_BYTES,
+                        used_inodes=used[1] + _OWN_INODES,
+                    )
+                    self._staged[chain_id] = _Staged(record, (), ())
+                finally:
+                    if chain_id not in self._staged:
+                        with trio.CancelScope(shield=True):
+                            await trio.to_thread.run_sync(files.remove_tree, staging)
+
+    async def compare(self, layer: LayerRef, below: Sequence[str], source_fd: int) -> str:
+        """Extract a complete layer again, beside it, and tell the first path that differs, "" for none.
+
+        Args:
+            below: chain IDs of the layers below, bottom to top; they must be good.
+            source_fd: the compressed blob, a file at its start. Stays the caller's.
+
+        Raises: as `Unpacker.unpack`.
+        Cancellation: safe, what was extracted is deleted.
+        Locks: this layer.
+        """
+        async with self._hold(layer.chain_id):
+            copy = self._staging / f"removed-{_hex(layer.chain_id)}-{os.urandom(8).hex()}"
+            try:
+                report = await self._extract(layer, source_fd, copy / _TREE)
+                await trio.to_thread.run_sync(
+                    self._finish_copy, copy / _TREE, report, [self.tree(lower) for lower in reversed(below)]
+                )
+                return await trio.to_thread.run_sync(
+                    first_difference, self.tree(layer.chain_id), copy / _TREE
+                )
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(files.remove_tree, copy)
+
+    def _finish_copy(self, tree: Path, report: UnpackReport, lowers: Sequence[Path]) -> None:
+        mark_opaque(tree, report.opaque)
+        shape = follow_lower_links(tree, Shape(report.implied, report.opaque), lowers)
+        inherit_metadata(tree, shape.implied, shape.opaque, lowers)
+
+    def _settled(self, tree: Path, staged: _Staged, lowers: Sequence[Path]) -> _Staged:
+        """Fit a tree to the layers below it, which are known only now. Repeating it changes nothing."""
+        before = Shape(staged.implied, staged.opaque)
+        shape = follow_lower_links(tree, before, lowers)
+        inherit_metadata(tree, shape.implied, shape.opaque, lowers)
+        if shape == before:
+            return staged
+        used_bytes, inodes = tree_usage(tree)
+        record = replace(staged.record, used_bytes=used_bytes + _OWN_BYTES, used_inodes=inodes + _OWN_INODES)
+        return _Staged(record, shape.implied, shape.opaque)
+
     async def publish(self, layers: Sequence[LayerRef]) -> None:
         """Make the layers of an image complete and durable: one syncfs, then the names.
 
@@ -191,7 +270,9 @@ class LayerStore:
                         f"layer {layer.diff_id} has not been unpacked: unpack it before publishing the image"
                     )
             if new:
-                await trio.to_thread.run_sync(self._commit, [layer.chain_id for layer in layers])
+                # The layers of an artifact share one tree.
+                chain = list(dict.fromkeys(layer.chain_id for layer in layers))
+                await trio.to_thread.run_sync(self._commit, chain)
 
     def _commit(self, chain: Sequence[str]) -> None:
         lowers: list[Path] = []
@@ -203,7 +284,7 @@ class LayerStore:
                 continue
             new.append(chain_id)
             home = self._staging / _hex(chain_id)
-            inherit_metadata(home / _TREE, staged.implied, staged.opaque, lowers)
+            staged = self._staged[chain_id] = self._settled(home / _TREE, staged, lowers)
             # Not durable one by one: the syncfs below covers them all.
             files.publish(home / _RECORD, _encode(staged), mode=0o600, durable=False)
             lowers.insert(0, home / _TREE)
@@ -327,6 +408,11 @@ def _fresh_tree(tree: Path) -> None:
     tree.parent.mkdir(mode=0o700)  # images hold set-id programs: no user of the node may reach them
     tree.mkdir()
     tree.chmod(0o755)
+
+
+def _assemble(tree: Path, wanted: Sequence[ArtifactFile], content: ContentStore) -> tuple[int, int]:
+    _fresh_tree(tree)
+    return make_files(tree, [(file.path, content.path(file.blob_digest)) for file in wanted])
 
 
 def _position(fd: int) -> int | None:

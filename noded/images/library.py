@@ -23,9 +23,10 @@ import trio
 
 from noded.errors import FailedPrecondition
 from noded.images.content import ContentStore
+from noded.images.disk_usage import ImageUsage, image_usages
 from noded.images.gc import find_garbage
 from noded.images.layers import LayerStore
-from noded.images.names import Names, is_pinned
+from noded.images.names import Meanings, Names, is_pinned
 from noded.images.usage import WritableLayers
 from noded.model.image import FilesystemInfo, Image, Usage
 from noded.model.paths import Layout
@@ -72,6 +73,7 @@ class Library:
         self._leases: dict[str, set[str]] = {}  # by owner
         self._stale_owners: set[str] = set()
         self._in_use: Callable[[], Collection[str]] | None = None
+        self._meanings: Meanings | None = None
         self._writable = WritableLayers(layout.root / "containers")
         # Held while what is needed is compared with what is stored, and while that changes.
         self._lock = trio.Lock()
@@ -79,6 +81,10 @@ class Library:
     def set_in_use(self, in_use: Callable[[], Collection[str]]) -> None:
         """Tell which chain IDs containers need. Until then no layer is ever deleted."""
         self._in_use = in_use
+
+    def set_meanings(self, meanings: Meanings) -> None:
+        """Tell what short names mean (registries.conf). Until then they are names on docker.io."""
+        self._meanings = meanings
 
     async def load(self) -> None:
         """Read all images. Call once, before anything else.
@@ -113,7 +119,7 @@ class Library:
 
         Raises: InvalidArgument for a malformed reference or an ambiguous start.
         """
-        return self._names.find(reference)
+        return self._names.find(reference, self._meanings)
 
     async def publish(self, image: Image, *references: str) -> Image:
         """Make a complete image known under its own names and `references`; returns it as it is kept.
@@ -145,7 +151,7 @@ class Library:
 
         Cancellation: the image is removed, or not; what is left of its bytes goes with the next sweep.
         """
-        image = self._names.find(reference) or self._damaged.find(reference)
+        image = self.get(reference) or self._damaged.find(reference, self._meanings)
         if image is None:
             return Freed()
         async with self._lock:
@@ -156,6 +162,33 @@ class Library:
         freed = await self.sweep()
         log.info("image removed", image=image.id, tags=image.tags, freed_bytes=freed.used_bytes)
         return freed
+
+    def damaged(self) -> tuple[Image, ...]:
+        """Images that lack something, which no client sees."""
+        return tuple(self._damaged)
+
+    def is_damaged(self, image_id: str) -> bool:
+        return self._damaged.get(image_id) is not None
+
+    async def set_aside(self, chain_ids: Collection[str], image_ids: Collection[str] = ()) -> frozenset[str]:
+        """Delete damaged layers, and list the images no more that have them, until they are repaired.
+
+        Args:
+            image_ids: images that are damaged in another way.
+
+        Returns: chain IDs of layers that containers stand on; nothing was done about those.
+        Cancellation: between two layers.
+        """
+        async with self._lock:
+            held = frozenset(chain_ids) if self._in_use is None else frozenset(chain_ids) & {*self._in_use()}
+            doomed = frozenset(chain_ids) - held
+            for image in tuple(self._names):
+                if image.id in image_ids or doomed.intersection(image.chain_ids):
+                    self._names.drop(image.id)
+                    self._damaged.put([image])
+            detached = await self.layers.detach(doomed)
+        await self.layers.delete(detached)
+        return held
 
     async def lease(self, digest: str | Collection[str], owner: str) -> None:
         """Keep blobs (digests) and layers (chain IDs) from being collected until `release`.
@@ -177,8 +210,13 @@ class Library:
         async with self._lock:
             if owner not in self._leases:
                 return Freed()
-            await self._rows.delete_leases(owner)
-            self._leases.pop(owner, None)
+            # First in memory: what the lease held must go even if the database is full of trouble.
+            del self._leases[owner]
+            try:
+                await self._rows.delete_leases(owner)
+            except Exception as error:
+                log.warning("lease not deleted, the next start does it", owner=owner, error=str(error))
+                self._stale_owners.add(owner)
         return await self.sweep()
 
     async def sweep(self) -> Freed:
@@ -216,6 +254,13 @@ class Library:
         await self.layers.collect()
         return await self.sweep()
 
+    async def usages(self) -> Sequence[ImageUsage]:
+        """What each listed image takes on disk."""
+        blobs = await trio.to_thread.run_sync(lambda: dict(self.content.blobs()))
+        layers = {record.chain_id: record.used_bytes for record in self.layers.records()}
+        in_use = () if self._in_use is None else self._in_use()
+        return image_usages(self._names, blobs, layers, in_use)
+
     async def fs_info(self) -> FilesystemInfo:
         """Exact disk use: blobs and layers; the writable layers as of at most 30 s ago.
 
@@ -225,7 +270,7 @@ class Library:
         blob_bytes, blob_inodes = await trio.to_thread.run_sync(self.content.usage)
         layer_bytes, layer_inodes = self.layers.usage()
         writable = await self._writable.measure()
-        image_at, container_at = await trio.to_thread.run_sync(_mount_points, self._layout)
+        image_at, container_at = await trio.to_thread.run_sync(mount_points, self._layout)
         image = Usage(image_at, blob_bytes + layer_bytes, blob_inodes + layer_inodes, time.time_ns())
         container = Usage(container_at, writable.used_bytes, writable.used_inodes, writable.measured_at_ns)
         return FilesystemInfo(image, container)
@@ -235,7 +280,7 @@ class Library:
 
         A deep check after an unclean shutdown would come in here.
         """
-        for what, digest in (("manifest", image.manifest_digest), ("configuration", image.id)):
+        for what, digest in (("manifest", image.manifest_digest), ("configuration", image.config_digest)):
             if not self.content.has(digest):
                 return f"its {what} {digest} is missing"
         for layer in image.layers:
@@ -249,7 +294,7 @@ class Library:
         return self.content.discard_partial(keep=leased)
 
 
-def _mount_points(layout: Layout) -> tuple[str, str]:
+def mount_points(layout: Layout) -> tuple[str, str]:
     image, container = layout.layers, layout.root / "containers"
     if _device(image) == _device(container):
         return str(layout.root), str(layout.root)

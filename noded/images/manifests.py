@@ -15,14 +15,12 @@ from noded.images.platform import choose
 from noded.images.refusals import Source, most_telling
 from noded.images.registry import Fetched, RegistryClient
 from noded.images.transport import Transport
-from noded.model.image import LayerRef
+from noded.model.image import Artifact, ImageConfig, LayerRef
 from noded.wire import digest as digests
+from noded.wire.artifact import ArtifactFile, artifact_files, artifact_layers, parse_artifact
 from noded.wire.descriptor import Descriptor, Platform
 from noded.wire.manifest import (
-    DOCKER_CONFIG,
     MAX_CONFIG_BYTES,
-    OCI_CONFIG,
-    ConfigDocument,
     Index,
     Manifest,
     layer_refs,
@@ -43,7 +41,7 @@ class Found:
     Args:
         sources: all sources, the one that had the manifest first.
         indexes: the indexes passed on the way, outermost first.
-        config: the configuration's bytes; its digest is the image ID.
+        config: the configuration's bytes; its digest is the ID of an image that is no artifact.
     """
 
     sources: tuple[Source, ...]
@@ -51,12 +49,14 @@ class Found:
     manifest: Fetched
     parsed: Manifest
     config: bytes
-    document: ConfigDocument
+    settings: ImageConfig
     layers: tuple[LayerRef, ...]
+    artifact: Artifact | None = None
+    files: tuple[ArtifactFile, ...] = ()
 
     @property
     def image_id(self) -> str:
-        return self.parsed.config.digest
+        return self.parsed.config.digest if self.artifact is None else self.manifest.digest
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -81,7 +81,8 @@ class Manifests:
 
         One HEAD request where it goes well. Raises and cancels as `find`.
         """
-        _, digest = await _first(sources, lambda one: self._client.manifest_digest(one, reference.target))
+        asked = _asked(sources, reference)
+        _, digest = await _first(asked, lambda one: self._client.manifest_digest(one, reference.target))
         return digest
 
     async def find(self, sources: Sequence[Source], reference: Reference) -> Found:
@@ -92,8 +93,9 @@ class Manifests:
         Cancellation: safe, nothing is stored.
         """
         image = sources[0].image
-        source, fetched = await _first(sources, lambda one: self._client.manifest(one, reference.target))
-        sources = (source, *(one for one in sources if one is not source))
+        asked = _asked(sources, reference)
+        source, fetched = await _first(asked, lambda one: self._client.manifest(one, reference.target))
+        sources = _content_sources(sources, source)
         indexes: list[Fetched] = []
         try:
             parsed = parse_manifest(fetched.data, fetched.media_type)
@@ -105,17 +107,13 @@ class Manifests:
                     sources, choose(parsed.manifests, self._host, f"cannot pull {image}: its index")
                 )
                 parsed = parse_manifest(fetched.data, fetched.media_type)
-            if parsed.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-                kind = parsed.artifact_type or parsed.config.media_type
-                raise FailedPrecondition(f"it is an artifact of type {kind!r}, not a container image")
             config = await self._config(sources, parsed.config)
-            document = parse_config(config, parsed.annotations)
-            layers = layer_refs(parsed, document)
+            found = _interpret(sources, tuple(indexes), fetched, parsed, config)
         except (InvalidArgument, FailedPrecondition) as error:
             if str(error).startswith("cannot pull"):
                 raise
             raise type(error)(f"cannot pull {image}: {error}") from error
-        return Found(sources, tuple(indexes), fetched, parsed, config, document, layers)
+        return found
 
     async def _child(self, sources: Sequence[Source], entry: Descriptor) -> Fetched:
         _, fetched = await _first(sources, lambda one: self._client.manifest(one, entry.digest))
@@ -138,6 +136,40 @@ class Manifests:
         self._client.download(source, digest, size_bytes, data.extend)
         digests.verify(bytes(data), digest, f"{source.subject} sent a config that")
         return bytes(data)
+
+
+def _asked(sources: Sequence[Source], reference: Reference) -> Sequence[Source]:
+    """Those that may be asked for the name."""
+    able = [one for one in sources if (one.endpoint.pulls if reference.digest else one.endpoint.resolves)]
+    if not able:
+        what = "pull" if reference.digest else "resolve"
+        raise FailedPrecondition(
+            f"cannot pull {sources[0].image}: no host configured for it has the capability {what!r}"
+        )
+    return able
+
+
+def _content_sources(sources: Sequence[Source], answered: Source) -> tuple[Source, ...]:
+    """Whom to ask for content, best first: caches that tags are not asked of, then who had the manifest."""
+    able = [one for one in sources if one.endpoint.pulls]
+    return tuple(sorted(able, key=lambda one: (one.endpoint.resolves, one is not answered))) or (answered,)
+
+
+def _interpret(
+    sources: tuple[Source, ...],
+    indexes: tuple[Fetched, ...],
+    manifest: Fetched,
+    parsed: Manifest,
+    config: bytes,
+) -> Found:
+    artifact = parse_artifact(parsed)
+    if artifact is not None:
+        settings = ImageConfig(annotations=parsed.annotations, os="")
+        layers, files = artifact_layers(parsed, manifest.digest), artifact_files(parsed)
+        return Found(sources, indexes, manifest, parsed, config, settings, layers, artifact, files)
+    document = parse_config(config, parsed.annotations)
+    layers = layer_refs(parsed, document)
+    return Found(sources, indexes, manifest, parsed, config, document.config, layers)
 
 
 async def _first(sources: Sequence[Source], ask: Callable[[Source], Awaitable[T]]) -> tuple[Source, T]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from noded.errors import InvalidArgument
 from noded.model.image import Image
 from noded.wire import reference as references
+from noded.wire.reference import Reference
+
+Meanings = Callable[[str], Iterable[Reference]]
+"""What a name may mean, the first choice first. Raises InvalidArgument for a malformed one."""
 
 _ID_START = re.compile(r"(?:sha256:)?(?P<hex>[0-9a-f]{4,63})\Z")
 
@@ -27,16 +31,20 @@ class Names:
     def get(self, image_id: str) -> Image | None:
         return self._images.get(image_id)
 
-    def find(self, text: str) -> Image | None:
+    def find(self, text: str, meanings: Meanings | None = None) -> Image | None:
         """The image that a client means.
+
+        Args:
+            meanings: of a short name, by default itself on docker.io.
 
         Raises: InvalidArgument for a malformed reference, or the start of several IDs.
         """
         if references.is_image_id(text):
             return self._images.get(text if ":" in text else f"sha256:{text}")
-        owner = self._owners.get(references.parse(text).canonical)
-        if owner is not None:
-            return self._images[owner]
+        for reference in (references.parse(text),) if meanings is None else meanings(text):
+            owner = self._owners.get(reference.canonical)
+            if owner is not None:
+                return self._images[owner]
         start = _ID_START.match(text)
         if start is None:
             return None

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -28,10 +29,10 @@ from noded.errors import (
     RegistryUnavailable,
     Unavailable,
 )
-from noded.images import registries_conf
+from noded.images import hosts_toml, registries_conf
 from noded.images.auth import DEFAULT_FILES, Credentials
 from noded.images.download import Blobs, Downloads
-from noded.images.endpoints import candidates, resolve
+from noded.images.endpoints import Endpoint, candidates, meanings, resolve
 from noded.images.fetch import Fetcher, Job, Layers
 from noded.images.flight import Flights, Work
 from noded.images.manifests import Found, Manifests
@@ -42,10 +43,12 @@ from noded.images.refusals import Source, most_telling
 from noded.images.registries_conf import RegistriesConf
 from noded.images.registry import RegistryClient
 from noded.images.transport import Transport
+from noded.images.trust.checker import Checker
 from noded.model.image import Credential, Image
 from noded.wire.descriptor import Platform
 from noded.wire.reference import Reference
 
+LOG_PERIOD_SECONDS: Final = 10.0  # between two log lines about a running pull
 RELEASE_SECONDS: Final = 30.0  # budget for giving leases back when a pull ends in any way
 
 log = structlog.get_logger(__name__)
@@ -110,11 +113,21 @@ class Puller:
         self._manifests = Manifests(
             transport=self._transport, client=self._client, blobs=blobs, host=host or host_platform()
         )
+        self._trust = Checker(
+            self._transport,
+            self._client,
+            policy=config.signature_policy,
+            namespace_policies=config.signature_policy_dir,
+            registries_d=config.signature_registries_dir,
+        )
         self._conf = RegistriesConf()
         self._running: dict[str, _Running] = {}
+        self._pulling = trio.Event()  # set while something may be in `_running`
         self._flights: Flights[_Key, str] | None = None
         self._downloads: Downloads | None = None
         self._fetcher: Fetcher | None = None
+        # Told of each pull that has ended: how far it came, "ok" or the class of error.
+        self.observe: Callable[[PullProgress, str], None] = lambda progress, result: None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve pulls until cancelled.
@@ -138,11 +151,29 @@ class Puller:
                     unpack_workers=self._config.unpack_workers,
                 )
                 self._flights = Flights(nursery)
+                nursery.start_soon(self._log_progress)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._flights = self._downloads = self._fetcher = None
             self._transport.close()
+
+    async def _log_progress(self) -> None:
+        """One line for each long pull, at a bounded rate; no timer while nothing is pulled."""
+        while True:
+            await self._pulling.wait()
+            await trio.sleep(LOG_PERIOD_SECONDS)
+            for one in self.progress():
+                log.info(
+                    "pulling",
+                    reference=one.reference,
+                    done_bytes=one.done_bytes,
+                    total_bytes=one.total_bytes,
+                    layers=len(one.layers),
+                    seconds=round((time.time_ns() - one.started_at_ns) / 1e9),
+                )
+            if not self._running:
+                self._pulling = trio.Event()
 
     async def reload(self) -> RegistriesConf:
         """Read registries.conf and its drop-ins again; each pull does it too.
@@ -157,8 +188,8 @@ class Puller:
         return conf
 
     def names(self, text: str) -> tuple[Reference, ...]:
-        """What an image name may mean by the configuration read last; see `candidates`."""
-        return candidates(self._conf, text)
+        """What the name of a local image may mean by the configuration read last; see `meanings`."""
+        return meanings(self._conf, text)
 
     def progress(self) -> tuple[PullProgress, ...]:
         """All pulls that run now."""
@@ -178,6 +209,7 @@ class Puller:
             InvalidArgument: the reference, registries.conf or the image itself is not well formed.
             RegistryUnavailable, PermissionDenied, NotFound, DataLoss, FailedPrecondition,
             ResourceExhausted: naming the image, the endpoint and what to do.
+            SignatureValidationFailed: the node's policy does not accept it.
 
         Cancellation: safe. When the last caller leaves, the pull ends and its bytes are removed.
         Spec: CRI v1 `PullImage`.
@@ -189,39 +221,47 @@ class Puller:
             raise Unavailable("noded does not pull images yet, or no more: try again")
         names = candidates(conf, reference)
         key = _Key(names, credential, namespace)
-        return await self._flights.join(key, lambda: self._begin(names, conf, credential))
+        return await self._flights.join(key, lambda: self._begin(key, conf))
 
-    def _begin(
-        self, names: tuple[Reference, ...], conf: RegistriesConf, credential: Credential | None
-    ) -> Work[str]:
-        return partial(self._pull_any, names, conf, credential)
+    def _begin(self, key: _Key, conf: RegistriesConf) -> Work[str]:
+        return partial(self._pull_any, key, conf)
 
-    async def _pull_any(
-        self, names: tuple[Reference, ...], conf: RegistriesConf, credential: Credential | None
-    ) -> str:
+    async def _pull_any(self, key: _Key, conf: RegistriesConf) -> str:
         errors: list[NodedError] = []
-        for name in names:
+        for name in key.names:
             try:
-                return await self._pull_name(name, conf, credential)
+                return await self._pull_name(name, conf, key.credential, key.namespace)
             except (NotFound, PermissionDenied, RegistryUnavailable) as error:
                 errors.append(error)
         raise most_telling(errors)
 
-    async def _pull_name(self, name: Reference, conf: RegistriesConf, credential: Credential | None) -> str:
+    async def _pull_name(
+        self, name: Reference, conf: RegistriesConf, credential: Credential | None, namespace: str
+    ) -> str:
         owner = f"pull-{secrets.token_hex(8)}"
         running = self._running[owner] = _Running(str(name), time.time_ns())
-        started = trio.current_time()
+        self._pulling.set()
+        started, result = trio.current_time(), "ok"
         try:
+            required = await self._trust.requirements(name, namespace)
             sources = await self._sources(name, conf, credential)
             if (present := self._library.get(name.canonical)) is not None:
                 digest = await self._manifests.digest(sources, name)
                 if digest and f"{name.repository}@{digest}" in present.digests:
+                    # Another namespace, or a changed policy, may ask for more than it did at first.
+                    digests = (digest, present.manifest_digest)
+                    await self._trust.check(name, tuple(dict.fromkeys(digests)), sources, required)
                     log.debug("image is up to date", reference=str(name), image_id=present.id)
                     return present.id
             found = await self._manifests.find(sources, name)
+            await self._trust.check(name, found.digests, found.sources, required)
             image = await self._bring(name, found, owner, running)
+        except BaseException as error:
+            result = type(error).__name__
+            raise
         finally:
             del self._running[owner]
+            self.observe(snapshot(running.reference, running.started_at_ns, running.layers), result)
             if not self._running:  # an idle daemon holds no connection to any registry
                 self._transport.close()
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
@@ -240,7 +280,7 @@ class Puller:
         self, name: Reference, conf: RegistriesConf, credential: Credential | None
     ) -> tuple[Source, ...]:
         sources = []
-        for endpoint in resolve(conf, name):
+        for endpoint in await trio.to_thread.run_sync(_endpoints, conf, self._config.config_path, name):
             # The client's credential is for the registry it named, not for a mirror in front of it.
             login = credential if not endpoint.mirror else None
             if login is None:
@@ -259,7 +299,10 @@ class Puller:
             parallel=self._config.max_parallel_downloads,
             progress=running.layers,
         )
-        await self._fetcher.fetch(job)
+        if found.artifact is None:
+            await self._fetcher.fetch(job)
+        else:
+            await self._fetcher.fetch_files(job, found.files)
         for data in (*(one.data for one in found.indexes), found.manifest.data, found.config):
             await self._downloads.keep(data)
         await self._layers.publish(found.layers)
@@ -270,15 +313,26 @@ class Puller:
             digests=tuple(f"{name.repository}@{digest}" for digest in found.digests),
             size_bytes=found.size_bytes,
             layers=found.layers,
-            config=found.document.config,
+            config=found.settings,
             created_at_ns=time.time_ns(),
+            artifact=found.artifact,
         )
         await self._library.publish(image)
         return image
+
+
+def _endpoints(conf: RegistriesConf, config_path: Path | None, name: Reference) -> tuple[Endpoint, ...]:
+    """Where to pull from: hosts.toml of the host, else its table in registries.conf, else _default."""
+    by_registries = resolve(conf, name)  # also for its errors: blocked is blocked
+    found = hosts_toml.load(config_path, name.host) if config_path is not None else None
+    if found is None:
+        return by_registries
+    hosts, own = found
+    return hosts_toml.endpoints(hosts, name) if own or conf.registry_for(str(name)) is None else by_registries
 
 
 def _needed(found: Found) -> Collection[str]:
     """Digests of the blobs and chain IDs of the layers that must stay while the pull runs."""
     blobs = (layer.blob_digest for layer in found.layers)
     chains = (layer.chain_id for layer in found.layers)
-    return {*found.digests, found.image_id, *blobs, *chains}
+    return {*found.digests, found.parsed.config.digest, *blobs, *chains}

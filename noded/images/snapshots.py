@@ -20,19 +20,15 @@ from pathlib import Path
 
 import trio
 
-from noded.errors import FailedPrecondition, InvalidArgument, NodedError, Unimplemented
-from noded.host import files, mounts, userns
+from noded.errors import InvalidArgument
+from noded.host import files, mounts
 from noded.images.filesystem import tree_usage
 from noded.images.inherit import copy_root_metadata
 from noded.images.layers import LayerStore
+from noded.images.overlay import Writable, lower_chain, lower_trees, mapped_layers, mount_overlay
 from noded.model.image import Image
 from noded.model.paths import Layout
 from noded.model.pod import IDMapping, UserNamespace
-
-# mount(2) reads one page of options; the rest of the page is for upperdir, workdir and flags.
-_OPTIONS_LIMIT_BYTES = os.sysconf("SC_PAGE_SIZE") - 1
-# overlayfs' syntax; paths with these go through links instead.
-_SPECIAL = frozenset(":,\\\"'")
 
 
 class Snapshots:
@@ -84,56 +80,24 @@ class Snapshots:
         rootfs = self._layout.rootfs(container_id)
         if mounts.is_mountpoint(rootfs):
             return
-        chain = self._lower_chain(image)
+        chain = lower_chain(self._layers, image)
         if mapping is not None and not mapping.uids:
             mapping = None
         data = self._layout.container_data(container_id)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)  # holds set-id programs: for root only
         self._make_writable(data, chain, mapping)
         rootfs.mkdir(mode=0o755, parents=True, exist_ok=True)
-        flags = ["index=off"]
-        if mount_label:
-            flags.append(f'context="{mount_label}"')
+        writable = Writable(data / "upper", data / "work")
         if mapping is None:
-            _mount_overlay(rootfs, self._lowers(self._layers.directory, chain, data), data, flags)
+            mount_overlay(rootfs, self._lowers(None, chain, data), data, writable, mount_label)
             return
-        with userns.open_mapped_userns(mapping.uids, mapping.gids) as fd:
-            self._mount_mapped(container_id, rootfs, chain, data, flags, fd)
-
-    def _mount_mapped(
-        self, container_id: str, rootfs: Path, chain: Sequence[str], data: Path, flags: list[str], fd: int
-    ) -> None:
         mapped = self._layout.bundle(container_id) / "lowers"
-        mapped.mkdir(mode=0o700, exist_ok=True)
-        mounts.unmount(mapped, detach=True)  # of an earlier, interrupted attempt
-        try:
-            mounts.idmap_bind(self._layers.directory, mapped, fd)
-            _mount_overlay(rootfs, self._lowers(mapped, chain, data), data, flags)
-        except Unimplemented as error:
-            raise FailedPrecondition(
-                f"pods with a user namespace need idmapped mounts below overlayfs (Linux 5.19): {error}"
-            ) from None
-        finally:
-            mounts.unmount(mapped, detach=True)
-        mapped.rmdir()
+        with mapped_layers(self._layers, mapping, mapped):
+            mount_overlay(rootfs, self._lowers(mapped, chain, data), data, writable, mount_label)
 
-    def _lower_chain(self, image: Image) -> list[str]:
-        """Chain IDs of the layers to mount, top to bottom."""
-        chain = []
-        for layer in reversed(image.layers):
-            if not self._layers.has(layer.chain_id):
-                raise FailedPrecondition(
-                    f"image {image.id} is incomplete, pull it again: layer {layer.diff_id} is missing"
-                )
-            chain.append(layer.chain_id)
-            if self._layers.record(layer.chain_id).opaque_root:
-                break
-        return chain
-
-    def _lowers(self, directory: Path, chain: Sequence[str], data: Path) -> list[Path]:
+    def _lowers(self, directory: Path | None, chain: Sequence[str], data: Path) -> list[Path]:
         if chain:
-            ours = self._layers.directory
-            return [directory / self._layers.tree(layer).relative_to(ours) for layer in chain]
+            return lower_trees(self._layers, chain, directory)
         empty = data / "empty"  # overlayfs wants a lower layer, an image may have none
         empty.mkdir(exist_ok=True)
         return [empty]
@@ -181,55 +145,3 @@ def _host_id(mappings: Sequence[IDMapping], wanted: int, field: str) -> int:
             if 0 <= number - mapping.container_id < mapping.length:
                 return mapping.host_id + number - mapping.container_id
     raise InvalidArgument(f"userns_options.{field} must map id 0 of the container")
-
-
-def _mount_overlay(target: Path, lowers: Sequence[Path], data: Path, flags: Sequence[str]) -> None:
-    """Mount `lowers`, top first, below data/upper.
-
-    Full paths where they fit, since people read the mount table. Else links with short names, reached
-    by a descriptor; beyond some 180 of those, the mount call that takes them one by one (Linux 6.7).
-    """
-    plain = _options([str(lower) for lower in lowers], str(data), flags)
-    paths = [*map(str, lowers), str(data)]
-    if len(os.fsencode(plain)) <= _OPTIONS_LIMIT_BYTES and not any(_SPECIAL & set(path) for path in paths):
-        _mount(target, plain, len(lowers))
-        return
-    links = data / "lower"
-    files.remove_tree(links)
-    links.mkdir(mode=0o700)
-    for index, lower in enumerate(lowers):
-        (links / str(index)).symlink_to(lower)
-    fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        base = f"/proc/self/fd/{fd}"
-        short = [f"{base}/lower/{index}" for index in range(len(lowers))]
-        options = _options(short, base, flags)
-        if len(options) <= _OPTIONS_LIMIT_BYTES:
-            _mount(target, options, len(lowers))
-            return
-        pairs: list[tuple[str, str | None]] = [("lowerdir+", lower) for lower in short]
-        pairs += [("upperdir", f"{base}/upper"), ("workdir", f"{base}/work")]
-        for flag in flags:
-            name, _, value = flag.partition("=")
-            pairs.append((name, value.strip('"')))
-        try:
-            mounts.mount_filesystem("overlay", target, "overlay", pairs)
-        except NodedError as error:
-            raise FailedPrecondition(
-                f"an image of {len(lowers)} layers needs Linux 6.7 or later to be mounted: {error}"
-            ) from None
-    finally:
-        os.close(fd)
-
-
-def _mount(target: Path, options: str, count: int) -> None:
-    try:
-        mounts.mount("overlay", target, "overlay", 0, options)
-    except NodedError as error:
-        error.add_note(f"overlay of {count} layers; `dmesg` may say more")
-        raise
-
-
-def _options(lowers: Sequence[str], data: str, flags: Sequence[str]) -> str:
-    own = (f"lowerdir={':'.join(lowers)}", f"upperdir={data}/upper", f"workdir={data}/work")
-    return ",".join((*own, *flags))

@@ -177,9 +177,16 @@ class Transport:
         headers: Mapping[str, str],
         *,
         insecure: bool = False,
+        probing: bool = False,
         body: bytes | None = None,
+        files: TLSFiles | None = None,
     ) -> Reply:
         """Send one request, follow nothing, retry nothing. Only inside `call`.
+
+        Args:
+            insecure: accept any certificate.
+            probing: the host may not speak TLS at all: do not wait long for it to.
+            files: for TLS; None or empty = those of the certificate directories.
 
         Raises: Fault; InvalidArgument for bad certificate files or a bad proxy URL.
         """
@@ -190,10 +197,13 @@ class Transport:
         port = parsed.port or (443 if scheme == "https" else 80)
         name = f"{host}:{parsed.port}" if parsed.port else host
         pool = self._pool(
-            name, self._proxies.proxy_for(scheme, host, port), insecure=insecure, tls=scheme == "https"
+            name,
+            self._proxies.proxy_for(scheme, host, port),
+            (files or TLSFiles()) if scheme == "https" else None,
+            insecure=insecure,
         )
         # Where plain HTTP is the other way in, a silent TLS handshake must not use up the whole budget.
-        patience = min(self._connect_seconds, PROBE_SECONDS) if insecure else self._connect_seconds
+        patience = min(self._connect_seconds, PROBE_SECONDS) if probing else self._connect_seconds
         with _faults():
             raw = pool.request(
                 method,
@@ -215,8 +225,12 @@ class Transport:
         for manager in pools.values():
             _close_idle(manager)
 
-    def _pool(self, host: str, proxy: str, *, insecure: bool, tls: bool) -> urllib3.PoolManager:
-        files = tls_files(host, self._certs_dirs) if tls else TLSFiles()
+    def _pool(self, host: str, proxy: str, files: TLSFiles | None, *, insecure: bool) -> urllib3.PoolManager:
+        """Connections to a host with these certificates; None = without TLS."""
+        if files is None:
+            files = TLSFiles()
+        elif files == TLSFiles():
+            files = tls_files(host, self._certs_dirs)
         names = [*files.authorities, *(name for pair in files.client for name in pair)]
         key = _PoolKey(host if names else "", insecure, proxy, tuple((name, _mtime(name)) for name in names))
         with self._lock:

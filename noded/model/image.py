@@ -35,11 +35,27 @@ class LayerRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """What makes an image an OCI artifact: files that no container is made from.
+
+    Args:
+        type: artifactType of its manifest, or the media type of its configuration.
+        config_digest: of the configuration blob, which many artifacts may share.
+    """
+
+    type: str
+    config_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """A complete image in the local store.
 
     `id` is the digest of the image configuration (`sha256:...`); CRI uses it as image_ref
     everywhere. `tags` and `digests` are full references (`host/repo:tag`, `host/repo@sha256:..`).
+
+    For an artifact `id` is the digest of the manifest, and `layers` are its files: each has its own
+    blob, and all have the chain ID of the one tree that holds them.
     """
 
     id: str
@@ -51,6 +67,17 @@ class Image:
     config: ImageConfig
     pinned: bool = False
     created_at_ns: int = 0
+    artifact: Artifact | None = None
+
+    @property
+    def config_digest(self) -> str:
+        """Digest of the configuration blob."""
+        return self.id if self.artifact is None else self.artifact.config_digest
+
+    @property
+    def chain_ids(self) -> tuple[str, ...]:
+        """The trees that its files are in, from the bottom up."""
+        return tuple(dict.fromkeys(layer.chain_id for layer in self.layers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ class Layout:
         return self.root / "noded.db"
 
     @property
+    def crash_mark(self) -> Path:
+        """Says whether the node crashed while the daemon ran."""
+        return self.root / "running"
+
+    @property
     def content(self) -> Path:
         return self.root / "content"
 

@@ -72,7 +72,11 @@ class SandboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """One container. `cgroup` is its OCI cgroupsPath, `chain_ids` the layers it pins."""
+    """One container. `cgroup` is its OCI cgroupsPath, `chain_ids` the layers it pins.
+
+    `volume_images` has an entry for each of the container's mounts: the ID of the image that is
+    mounted there, "" for a host path.
+    """
 
     id: str
     key: ContainerKey
@@ -91,11 +95,13 @@ class ContainerRecord:
     started_at_ns: int = 0
     exited: Exit | None = None
     resources: Resources | None = None
+    volume_images: tuple[str, ...] = ()
 
     def facts(self) -> str:
         return json.dumps(
             {
                 "image_id": self.image_id,
+                "volume_images": self.volume_images,
                 "chain_ids": self.chain_ids,
                 "cgroup": self.cgroup,
                 "log_path": self.log_path,
@@ -132,6 +138,7 @@ def container_facts(text: str) -> dict[str, Any]:
     user, exited = data.get("user"), data.get("exited")
     return {
         "image_id": data["image_id"],
+        "volume_images": tuple(data.get("volume_images", ())),
         "chain_ids": tuple(data.get("chain_ids", ())),
         "cgroup": data.get("cgroup", ""),
         "log_path": data.get("log_path", ""),

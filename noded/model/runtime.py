@@ -31,6 +31,7 @@ class RuntimeFeatures:
     checkpoint: bool = False
     needs_infra: bool = False  # wants a sandbox container even when no namespace needs one
     highest_oci_version: str = "1.0.2"
+    sockets_in_netns: bool = True  # False: a network stack of its own, which owns the pod's address
 
 
 class TaskState(StrEnum):
@@ -89,6 +90,45 @@ class ExecResult:
     exit_code: int
     stdout: bytes
     stderr: bytes
+
+
+class ExecStream(Protocol):
+    """A command that runs in a task, with our ends of its streams.
+
+    Descriptors are non-blocking, -1 where there is none. They belong to this object; whoever polls
+    them must stop before it calls `close_stdin` or `close`.
+    """
+
+    @property
+    def terminal(self) -> int:
+        """The master of the command's terminal, for both directions; then there is no other."""
+
+    @property
+    def stdin(self) -> int:
+        """Write end of the command's input."""
+
+    @property
+    def stdout(self) -> int:
+        """Read end of its output."""
+
+    @property
+    def stderr(self) -> int:
+        """Read end of its error output."""
+
+    def close_stdin(self) -> None:
+        """The command's input ends. Idempotent."""
+
+    def close(self) -> None:
+        """Close all descriptors: a terminal is hung up, pipes end. Idempotent; does not wait."""
+
+    async def resize(self, width: int, height: int) -> None:
+        """Set the size of the terminal, in character cells."""
+
+    async def wait(self) -> int:
+        """The exit code, 128+signal for a killed command; also after `close`, and more than once.
+
+        Somebody must wait to the end, for the command may be the daemon's child.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +196,29 @@ class Sandbox(Protocol):
         """Run an OCI process object in the task and collect its output.
 
         Raises: DeadlineExceeded at `timeout_seconds`, with every process of the exec killed.
+        """
+
+    async def exec_open(
+        self, ref: TaskRef, process: Mapping[str, Any], *, terminal: bool, stdin: bool
+    ) -> ExecStream:
+        """Start an OCI process object in the task, with streams.
+
+        Args:
+            terminal: give it a terminal instead of pipes.
+            stdin: whether it has input; without, its input is /dev/null. A terminal always has.
+
+        Raises: FailedPrecondition and others with the runtime's own words.
+        Cancellation: none; a start that has begun is finished.
+        """
+
+    async def attach_open(self, ref: TaskRef) -> int:
+        """Connect to the streams of the task's own process; return a descriptor, the caller's.
+
+        It is a SOCK_SEQPACKET socket. A packet from it is a byte, 2 for output or 3 for error
+        output, and data; what is sent to it, up to 32 KiB in a packet, is input. Shutting down the
+        sending side ends the input where the task was made so. It ends with the task.
+
+        Raises: FailedPrecondition when the task does not run.
         """
 
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:

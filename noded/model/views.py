@@ -63,5 +63,6 @@ class ContainerView:
     resources: Resources | None = None  # as last applied
     user: ContainerUser | None = None
     stop_signal: str = ""  # the effective one: the client's, the image's, or SIGTERM
+    volume_images: tuple[str, ...] = ()  # ID of the image at each of config.mounts, "" for a host path
     pid: int = 0
     info: tuple[tuple[str, Any], ...] = ()

@@ -7,8 +7,8 @@ the attachment alone, so pods leave the network they joined, whatever the direct
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class Network:
         self._watch: DirectoryWatch | None = None
         self._wake: Callable[[], None] | None = None
         self._changed = trio.Event()
+        # Told of each operation that has ended: its name, "ok" or the class of error, seconds.
+        self.observe: Callable[[str, str, float], None] = lambda operation, result, seconds: None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the configuration until cancelled; "started" when it has been read once.
@@ -171,8 +173,9 @@ class Network:
 
         Cancellation: kills the running plugin; what it did stays for `delete`.
         """
-        async with self._gate.passing():
-            return await chain.add(self._plugins, attachment, Budget(self._config.add_timeout_seconds))
+        with self._timed("ADD"):
+            async with self._gate.passing():
+                return await chain.add(self._plugins, attachment, Budget(self._config.add_timeout_seconds))
 
     async def delete(self, attachment: Attachment, result: AttachmentResult | None) -> None:
         """Detach a sandbox: CNI DEL. Idempotent; right after no, half or a whole ADD, or a reboot.
@@ -184,11 +187,25 @@ class Network:
 
         Cancellation: kills the running plugin; DEL stays owed.
         """
-        async with self._gate.passing():
-            await chain.delete(self._plugins, attachment, result, Budget(self._config.del_timeout_seconds))
-            if result is None:
-                # ADD may have been cut off at any point, also where DEL cannot see what it did.
-                await free_lost_addresses(attachment.conflist)
+        with self._timed("DEL"):
+            async with self._gate.passing():
+                budget = Budget(self._config.del_timeout_seconds)
+                await chain.delete(self._plugins, attachment, result, budget)
+                if result is None:
+                    # ADD may have been cut off at any point, also where DEL cannot see what it did.
+                    await free_lost_addresses(attachment.conflist)
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        started = trio.current_time()
+        result = "ok"
+        try:
+            yield
+        except BaseException as error:
+            result = type(error).__name__
+            raise
+        finally:
+            self.observe(operation, result, trio.current_time() - started)
 
     async def check(self, attachment: Attachment, result: AttachmentResult) -> None:
         """Ask the plugins whether the attachment is as ADD left it: CNI CHECK, from 0.4.0 on.

@@ -49,6 +49,20 @@ class Hooks:
             if count >= _MUTED_AFTER
         )
 
+    def report(self) -> list[dict[str, Any]]:
+        """Every installed plugin for people: what it is, why it is not in use, which hooks are muted."""
+        muted = [key for key, count in self._failures.items() if count >= _MUTED_AFTER]
+        return [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "problem": plugin.problem,
+                "muted": sorted(hook for name, hook in muted if name == plugin.name),
+            }
+            for plugin in self._plugins.plugins
+        ]
+
     async def edit_spec(
         self, spec: Mapping[str, Any], pod: PodConfig, container: ContainerConfig, image: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -78,9 +92,20 @@ class Hooks:
             edits += [(who, edit) for edit in found]
         return apply_edits(spec, edits) if edits else dict(spec)
 
-    async def observe(self, event: Event) -> None:
-        """Tell all plugins of an event; failures are logged. Call from one task, in order."""
+    @property
+    def edits_specs(self) -> bool:
+        """Whether any plugin edits specs."""
+        return bool(self._implementations("noded_spec_edits"))
+
+    def observers(self) -> list[str]:
+        """Names of the plugins that observe events."""
+        return [each.plugin_name for each in self._implementations("noded_observe")]
+
+    async def observe(self, event: Event, name: str = "") -> None:
+        """Tell one plugin of an event, or all; failures are logged. Call from one task for each, in order."""
         for implementation in self._implementations("noded_observe"):
+            if name and implementation.plugin_name != name:
+                continue
             try:
                 await self._call(
                     implementation, "noded_observe", {"event": event}, _OBSERVE_SECONDS, _nothing

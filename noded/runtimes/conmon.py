@@ -49,10 +49,12 @@ class Conmon:
     systemd: bool
     no_pivot: bool
     runtime_name: str
+    stand_in: str = ""  # what to run in place of the runtime for containers that join a sandbox
 
     def argv(self, create: TaskCreate) -> list[str]:
         """conmon's command line (conmon(8))."""
         ref = create.ref
+        joins = ref.id != ref.sandbox_id
         argv = [
             self.program,
             "--sync",
@@ -60,7 +62,7 @@ class Conmon:
             "--cuuid", ref.id,
             "--name", ref.id,
             "--bundle", str(ref.bundle),
-            "--runtime", self.command.monitored,
+            "--runtime", self.stand_in if self.stand_in and joins else self.command.monitored,
             "--container-pidfile", str(ref.bundle / PID_FILE),
             "--exit-dir", str(self.exits),
             "--log-path", f"k8s-file:{create.log_path}" if create.log_path else "none",

@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, FailedPrecondition, Internal, NodedError, Unavailable
+from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, children_of, reap
 from noded.model.runtime import ExecResult, TaskRef
 from noded.runtimes.command import CommandLine, clean_environment
@@ -83,7 +84,10 @@ class Execs:
         )
 
     async def _run(self, ref: TaskRef, process: Mapping[str, Any], running: _Running) -> ExecResult:
-        running.process_file.write_text(json.dumps({**process, "terminal": False}))
+        # For root only: the environment in it holds the workload's secrets.
+        publish(
+            running.process_file, json.dumps({**process, "terminal": False}).encode(), 0o600, durable=False
+        )
         runtime = await self._spawn(ref, running)
         failure: NodedError | None = None
         code = 0

@@ -55,7 +55,8 @@ _CAUSES: tuple[tuple[re.Pattern[str], type[NodedError], str], ...] = tuple(
             "raise the limit of files, processes or memory of the node or the pod",
         ),
         (
-            r'^container (with given ID |"[^"]+" )?(does not exist|not found)|/status`: No such file',
+            r'^container (with given ID |"[^"]+" )?(does not exist|not found)|/status`: No such file'
+            r"|^loading container.*: file does not exist",
             NotFound,
             "the runtime does not know this container",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from noded.model.runtime import RuntimeFeatures
@@ -47,6 +48,7 @@ def features_from_table(version: str, table: FeatureTable, quirks: OciQuirks) ->
         update=quirks.update,
         needs_infra=quirks.needs_infra,
         highest_oci_version=table.highest_oci_version,
+        sockets_in_netns=not quirks.own_network,
     )
 
 
@@ -70,6 +72,7 @@ def features_from_json(version: str, output: bytes, quirks: OciQuirks) -> Runtim
         checkpoint=annotations.get("org.opencontainers.runc.checkpoint.enabled") == "true",
         needs_infra=quirks.needs_infra,
         highest_oci_version=str(document["ociVersionMax"]),
+        sockets_in_netns=not quirks.own_network,
     )
 
 
@@ -78,16 +81,11 @@ def limited_by_kernel(
 ) -> RuntimeFeatures:
     """Take away what the kernel cannot do. `user_namespaces`: whether it may create any at all."""
     setattr_works = kernel >= _MOUNT_SETATTR_KERNEL
-    return RuntimeFeatures(
-        version=features.version,
+    return replace(
+        features,
         recursive_read_only_mounts=features.recursive_read_only_mounts and setattr_works,
         user_namespaces=features.user_namespaces and user_namespaces and kernel >= _IDMAPPED_OVERLAY_KERNEL,
         idmap_mounts=features.idmap_mounts and setattr_works,
-        update=features.update,
-        exec=features.exec,
-        checkpoint=features.checkpoint,
-        needs_infra=features.needs_infra,
-        highest_oci_version=features.highest_oci_version,
     )
 
 

@@ -16,7 +16,7 @@ import trio
 
 from noded.errors import NodedError
 from noded.host.cgroups import Cgroups
-from noded.host.processes import ProcessIdentity, kill_identity, reap
+from noded.host.processes import ProcessIdentity, children_of, kill_identity, reap
 from noded.model.runtime import Exit, TaskRef
 from noded.runtimes.killing import reap_namespace_zombies, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.records import OOM_FILE, PID_FILE, TaskRecord, read_pid_file, read_record
@@ -31,10 +31,15 @@ _UNKNOWN_CODE = 255
 
 @dataclass(frozen=True, slots=True)
 class Exits:
-    """Watches tasks of one handler; keeps no state of its own."""
+    """Watches tasks of one handler; keeps no state of its own.
+
+    Args:
+        shared: whether a task's processes are in the cgroup of its sandbox, not in its own.
+    """
 
     directory: Path
     cgroups: Cgroups
+    shared: bool = False
 
     def path(self, task_id: str) -> Path:
         return self.directory / task_id
@@ -58,9 +63,13 @@ class Exits:
         if record.init is not None:
             return record.init
         pid = read_pid_file(ref.bundle / PID_FILE)
-        if pid is None or not ref.cgroup or pid not in self.cgroups.procs(self.cgroups.place(ref.cgroup)):
+        if pid is None:
             return None
-        return ProcessIdentity.of(pid)
+        if self.shared:
+            known = children_of(record.monitor.pid) if record.monitor.exists() else set()
+        else:
+            known = self.cgroups.procs(self.cgroups.place(ref.cgroup)) if ref.cgroup else set()
+        return ProcessIdentity.of(pid) if pid in known else None
 
     def _recorded(self, ref: TaskRef) -> Exit | None:
         """Read the exit file. The OOM counter is read here: later the cgroup is gone."""
@@ -80,7 +89,8 @@ class Exits:
         """
         if code == 0:
             return False
-        kills = self.cgroups.oom_kills(self.cgroups.place(ref.cgroup)) if ref.cgroup else None
+        cgroup = sandbox_cgroup(ref) if self.shared else ref.cgroup
+        kills = self.cgroups.oom_kills(self.cgroups.place(cgroup)) if cgroup else None
         return kills > 0 if kills is not None else (ref.bundle / OOM_FILE).exists()
 
     async def _monitor_died(
@@ -144,6 +154,11 @@ class Exits:
         if init is not None:
             kill_identity(init)
         return list(victims.values())
+
+
+def sandbox_cgroup(ref: TaskRef) -> str:
+    """The cgroup of the task's sandbox: the two are siblings whose names end with their ids."""
+    return ref.cgroup.replace(ref.id, ref.sandbox_id)
 
 
 async def _first_death(monitor: ProcessIdentity, init: ProcessIdentity | None) -> bool:

@@ -28,6 +28,7 @@ from noded.model.runtime import (
 from noded.runtimes.command import CommandLine, find_program
 from noded.runtimes.conmon import Conmon
 from noded.runtimes.exec import Execs
+from noded.runtimes.failures import ending, runtime_error
 from noded.runtimes.features import (
     features_from_json,
     features_from_table,
@@ -38,6 +39,7 @@ from noded.runtimes.monitor import Exits
 from noded.runtimes.oci_sandbox import OciParts, OciSandbox, infra_task
 from noded.runtimes.quirks import OciOptions, OciQuirks
 from noded.runtimes.records import CONFIG_FILE
+from noded.runtimes.stand_in import ensure_stand_in
 from noded.runtimes.teardown import Teardown
 from noded.runtimes.wrapper import ensure_wrapper
 
@@ -69,6 +71,7 @@ class OciRuntime:
         directory = host.layout.state / "runtimes"
         self._root = Path(options.root) if options.root else directory / handler
         self._wrapper = directory / f"{handler}.sh"
+        self._stand_in = directory / f"{handler}-stand-in.sh"
         if not self._root.is_absolute():
             raise InvalidArgument(f"runtimes.{handler}.root: {options.root!r} is not an absolute path")
 
@@ -98,6 +101,7 @@ class OciRuntime:
         # A former attempt may have got anywhere; its cgroup is in the spec that it wrote.
         await parts.teardown.delete(infra_task(ref))
         ref.bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spec = with_capabilities(spec, self._quirks.infra_capabilities)
         publish(ref.bundle / CONFIG_FILE, json.dumps(spec).encode(), 0o600, durable=False)
         task = infra_task(ref)
         await parts.conmon.create(
@@ -116,6 +120,8 @@ class OciRuntime:
 
     async def _probe(self, command: CommandLine) -> RuntimeFeatures:
         done = await command.run("--version", timeout_seconds=_PROBE_SECONDS)
+        if done.returncode != 0:
+            raise runtime_error(f"{command.program} --version failed", done.stderr, ending(done.returncode))
         version, _ = parse_version((done.stdout or done.stderr).decode(errors="replace"))
         features = features_from_table(version, self._quirks.features, self._quirks)
         if self._quirks.features_verb:
@@ -138,7 +144,7 @@ class OciRuntime:
             monitored, wrapped = str(self._wrapper), _CGROUP_VERBS
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._host.layout.exits.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return CommandLine(
+        command = CommandLine(
             program=program,
             monitored=monitored,
             wrapped=wrapped,
@@ -146,6 +152,9 @@ class OciRuntime:
             direct_args=("--systemd-cgroup",) if self._systemd else (),
             environment=self._options.environment,
         )
+        if quirks.stand_in:
+            ensure_stand_in(self._stand_in, (program, *command.direct_args, *command.global_args))
+        return command
 
     @property
     def _systemd(self) -> bool:
@@ -160,7 +169,7 @@ class OciRuntime:
             facts = self._host.facts
             self._cgroups = await trio.to_thread.run_sync(Cgroups, facts.cgroup_mode, facts.cgroup_driver)
         cgroups, name = self._cgroups, self._quirks.program
-        exits = Exits(self._host.layout.exits, cgroups)
+        exits = Exits(self._host.layout.exits, cgroups, shared=self._quirks.stand_in)
 
         def members(task: TaskRef) -> set[int]:
             return cgroups.procs(cgroups.place(task.cgroup)) if task.cgroup else set()
@@ -178,6 +187,7 @@ class OciRuntime:
                 systemd=self._systemd,
                 no_pivot=self._options.no_pivot,
                 runtime_name=name,
+                stand_in=str(self._stand_in) if self._quirks.stand_in else "",
             ),
             exits=exits,
             execs=Execs(
@@ -195,6 +205,15 @@ class OciRuntime:
                 host_processes=self._quirks.host_processes,
             ),
         )
+
+
+def with_capabilities(spec: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the spec with these capabilities in the process's bounding, effective and permitted sets."""
+    if not names:
+        return spec
+    sets = spec["process"]["capabilities"]
+    granted = {kind: [*sets.get(kind, ()), *names] for kind in ("bounding", "effective", "permitted")}
+    return {**spec, "process": {**spec["process"], "capabilities": {**sets, **granted}}}
 
 
 def _resolve(name: str, package: str, strict: bool) -> str:

@@ -5,28 +5,36 @@ from __future__ import annotations
 import json
 import signal as signals
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
 
-from noded.errors import FailedPrecondition, NotFound, Unavailable, Unimplemented
+from noded.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable, Unimplemented
 from noded.host.cgroups import Cgroups
-from noded.host.processes import ProcessIdentity, kill_identity
-from noded.model.runtime import ExecResult, Exit, SandboxRef, TaskCreate, TaskRef, TaskState
+from noded.host.processes import ProcessIdentity, children_of, kill_identity
+from noded.model.runtime import ExecResult, ExecStream, Exit, SandboxRef, TaskCreate, TaskRef, TaskState
 from noded.runtimes import control
-from noded.runtimes.command import CommandLine, Completed
+from noded.runtimes.attach import attach_open
+from noded.runtimes.command import CommandLine, Completed, run
 from noded.runtimes.conmon import Conmon
 from noded.runtimes.exec import Execs
+from noded.runtimes.exec_stream import ExecStreams
 from noded.runtimes.failures import ending, runtime_error
 from noded.runtimes.killing import reap_namespace_zombies
 from noded.runtimes.monitor import Exits
 from noded.runtimes.quirks import OciQuirks
-from noded.runtimes.records import CONFIG_FILE, read_record
+from noded.runtimes.records import CONFIG_FILE, TaskRecord, read_record, runtime_state, write_record
+from noded.runtimes.stand_in import start_by_stand_in
 from noded.runtimes.teardown import Teardown
+from noded.runtimes.wrapper import without_net_core
+
+_log = structlog.get_logger(__name__)
 
 _COMMAND_SECONDS = 60.0
+_KILL_SECONDS = 10.0  # a runtime that forwards signals answers at once, or its sandbox hangs
 
 _STATES = {
     "creating": TaskState.CREATED,
@@ -58,6 +66,21 @@ class OciParts:
         return done
 
 
+def _record_helpers(ref: TaskRef, record: TaskRecord) -> None:
+    """Note what the runtime has started beside init, all of it children of the monitor."""
+    found = (ProcessIdentity.of(pid) for pid in children_of(record.monitor.pid))
+    helpers = tuple(identity for identity in found if identity not in (None, record.init))
+    write_record(ref.bundle, replace(record, helpers=helpers))
+
+
+def network_namespace(bundle: Path) -> str:
+    """The path of the network namespace that a bundle's spec joins, "" for none."""
+    spec = json.loads((bundle / CONFIG_FILE).read_bytes())
+    return next(
+        (str(one.get("path", "")) for one in spec["linux"]["namespaces"] if one["type"] == "network"), ""
+    )
+
+
 def infra_task(ref: SandboxRef) -> TaskRef:
     """Name the sandbox's own task. Its cgroup is what its written spec says."""
     try:
@@ -87,7 +110,33 @@ class OciSandbox:
         return await self._parts.conmon.create(task)
 
     async def start(self, ref: TaskRef) -> None:
-        await self._parts.run(f"could not start container {ref.id}", "start", ref.id)
+        action = f"could not start container {ref.id}"
+        record = read_record(ref.bundle)
+        if self._parts.quirks.stand_in and ref.id != ref.sandbox_id:
+            stand_in = self._parts.exits.init(ref, record) if record is not None else None
+            with trio.move_on_after(_COMMAND_SECONDS) as scope:
+                await start_by_stand_in(ref.bundle, stand_in, f"{self._parts.quirks.program} {action}")
+            if scope.cancelled_caught:
+                raise DeadlineExceeded(
+                    f"{self._parts.quirks.program} {action}: no answer within {_COMMAND_SECONDS:g} s"
+                )
+        elif self._parts.quirks.hides_net_core and ref.id == ref.sandbox_id:
+            await self._start_without_net_core(ref, action)
+        else:
+            await self._parts.run(action, "start", ref.id)
+        if record is not None and not self._parts.quirks.host_processes:
+            await trio.to_thread.run_sync(_record_helpers, ref, record)
+
+    async def _start_without_net_core(self, ref: TaskRef, action: str) -> None:
+        command = self._parts.command
+        argv = command.argv("start", ref.id)
+        if netns := network_namespace(ref.bundle):
+            argv = without_net_core(netns, argv)
+        done = await run(argv, timeout_seconds=_COMMAND_SECONDS, environment=command.environment)
+        if done.returncode != 0:
+            raise runtime_error(
+                f"{self._parts.quirks.program} {action}", done.stderr, ending(done.returncode)
+            )
 
     async def kill(self, ref: TaskRef, signal: int, *, everything: bool = False) -> None:
         await trio.lowlevel.checkpoint()
@@ -111,18 +160,45 @@ class OciSandbox:
                 kill_identity(identity, signal)
 
     async def _kill_by_runtime(self, ref: TaskRef, signal: int, everything: bool) -> None:
-        args = [*(["--all"] if everything else []), ref.id, str(signal)]
+        args = [*(["--all"] if everything else []), ref.id, str(int(signal))]
+        final = signal == signals.SIGKILL and everything
         try:
-            await self._parts.run(f"could not signal container {ref.id}", "kill", *args)
+            with trio.fail_after(_KILL_SECONDS):
+                await self._parts.run(f"could not signal container {ref.id}", "kill", *args)
         except NotFound:
             return
         except FailedPrecondition:
-            if await self.state(ref) not in (TaskState.MISSING, TaskState.STOPPED):
+            state = await self.state(ref)
+            if state is TaskState.CREATED and final:
+                await self._end_stand_in(ref)
+            elif state not in (TaskState.MISSING, TaskState.STOPPED):
                 raise
+        except trio.TooSlowError:
+            if not final:
+                raise DeadlineExceeded(
+                    f"{self._parts.quirks.program} kill {ref.id} did not answer within {_KILL_SECONDS:g} s"
+                ) from None
+            # What does not even kill is stuck as a whole, with all containers in it.
+            _log.warning("sandbox_does_not_answer", sandbox=ref.sandbox_id, container=ref.id)
+            await self._kill_sandbox()
+
+    async def _end_stand_in(self, ref: TaskRef) -> None:
+        """End a task that was never started: its monitor then records the exit."""
+        record = read_record(ref.bundle)
+        stand_in = self._parts.exits.init(ref, record) if record is not None else None
+        if stand_in is not None:
+            kill_identity(stand_in, signals.SIGKILL)
+        await trio.lowlevel.checkpoint()
+
+    async def _kill_sandbox(self) -> None:
+        task = infra_task(self._ref)
+        record = read_record(task.bundle)
+        init = self._parts.exits.init(task, record) if record is not None else None
+        await self._parts.exits.kill_everything(task, init)
 
     async def state(self, ref: TaskRef) -> TaskState:
         await trio.lowlevel.checkpoint()
-        if not (self._parts.runtime_root / ref.id).exists():
+        if not runtime_state(self._parts.runtime_root, ref.id):
             return TaskState.MISSING
         try:
             done = await self._parts.run(f"could not tell the state of container {ref.id}", "state", ref.id)
@@ -147,6 +223,15 @@ class OciSandbox:
         return await self._parts.execs.run(
             ref, process, timeout_seconds=timeout_seconds, limit_bytes=limit_bytes
         )
+
+    async def exec_open(
+        self, ref: TaskRef, process: Mapping[str, Any], *, terminal: bool, stdin: bool
+    ) -> ExecStream:
+        streams = ExecStreams(self._parts.command, self._parts.quirks.program)
+        return await streams.open(ref, process, terminal=terminal, stdin=stdin)
+
+    async def attach_open(self, ref: TaskRef) -> int:
+        return await attach_open(ref.bundle)
 
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:
         if not self._parts.quirks.update:

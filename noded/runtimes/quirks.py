@@ -36,6 +36,14 @@ class OciQuirks:
         internal_pid_file: whether `exec` tells the pid inside with `--internal-pid-file`, and
             `kill -pid` signals it; needed where the pid of an exec is only a stand-in's.
         needs_infra: whether each pod needs a sandbox container.
+        stand_in: whether containers run inside the sandbox's own process, so that each needs a
+            process that stands for it (`noded.runtimes.stand_in`). Implies `needs_infra`.
+        infra_capabilities: what the sandbox container has beyond nothing, for a runtime whose
+            sandbox process does with its own rights what the containers ask for.
+        own_network: whether a network stack of its own owns the pod's address, so that the pod's
+            sockets are not in its network namespace.
+        hides_net_core: whether `start` of the sandbox takes a network namespace that has
+            /proc/sys/net/core/rmem_default for the node's own. Since Linux 6.12 all of them have.
         global_args: flags put before every command.
     """
 
@@ -48,6 +56,10 @@ class OciQuirks:
     refuses_hybrid_cgroups: bool = False
     internal_pid_file: bool = False
     needs_infra: bool = False
+    stand_in: bool = False
+    infra_capabilities: tuple[str, ...] = ()
+    own_network: bool = False
+    hides_net_core: bool = False
     global_args: tuple[str, ...] = ()
 
 

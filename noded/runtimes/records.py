@@ -7,6 +7,8 @@
     BUNDLE/attach        conmon's attach socket (SOCK_SEQPACKET)
     BUNDLE/oom           left by conmon when the kernel reported an OOM
     BUNDLE/exec-*        process and pid files of a running exec
+    BUNDLE/go started    what a stand-in waits for and what it tells (noded.runtimes.stand_in)
+    BUNDLE/start.log     what the runtime said when a stand-in started the container
 
 Bundles live on a tmpfs: a record never outlives a boot, so a start time identifies a process.
 """
@@ -27,6 +29,9 @@ CONTROL_FIFO = "ctl"
 ATTACH_SOCKET = "attach"
 OOM_FILE = "oom"
 EXEC_PREFIX = "exec-"
+GO_FIFO = "go"
+STARTED_FILE = "started"
+START_LOG = "start.log"
 
 # Patterns of all that a create or exec may leave, temporary files of killed programs included.
 # config.json and rootfs are not among them: those belong to the engine.
@@ -41,21 +46,32 @@ LEFTOVERS = (
     f"{EXEC_PREFIX}*",
     f".{EXEC_PREFIX}*",
     "conmon-term.*",
+    f"{PID_FILE}.new",
+    GO_FIFO,
+    STARTED_FILE,
+    f"{STARTED_FILE}.new",
+    START_LOG,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """The processes of a task. `init` is None until the runtime has made it."""
+    """The processes of a task. `init` is None until the runtime has made it.
+
+    `helpers` are what a runtime whose processes are not the host's runs beside it, e.g. a file server.
+    """
 
     log_path: str
     monitor: ProcessIdentity
     init: ProcessIdentity | None = None
+    helpers: tuple[ProcessIdentity, ...] = ()
 
     def to_json(self) -> bytes:
         value: dict[str, object] = {"log_path": self.log_path, "monitor": _pair(self.monitor)}
         if self.init is not None:
             value["init"] = _pair(self.init)
+        if self.helpers:
+            value["helpers"] = [_pair(helper) for helper in self.helpers]
         return json.dumps(value).encode()
 
     @classmethod
@@ -69,6 +85,7 @@ class TaskRecord:
             log_path=str(value["log_path"]),
             monitor=_identity(value["monitor"]),
             init=None if init is None else _identity(init),
+            helpers=tuple(_identity(pair) for pair in value.get("helpers", ())),
         )
 
 
@@ -86,10 +103,17 @@ def write_record(bundle: Path, record: TaskRecord) -> None:
 
 
 def read_record(bundle: Path) -> TaskRecord | None:
-    """Return the record, None when there is none (create never got so far) or it is not readable."""
+    """Return the record, None when there is none (create never got so far) or it is cut short.
+
+    Raises: OSError when it cannot be read now, which says nothing about the task.
+    """
     try:
-        return TaskRecord.from_json((bundle / TASK_FILE).read_bytes())
-    except (OSError, ValueError, KeyError, TypeError):
+        data = (bundle / TASK_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return TaskRecord.from_json(data)
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -100,3 +124,8 @@ def read_pid_file(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def runtime_state(root: Path, task_id: str) -> list[Path]:
+    """What a runtime keeps about a task below its root: a directory ID, or files ID_sandbox:SANDBOX.*."""
+    return [*root.glob(f"{task_id}*")]

@@ -12,7 +12,7 @@ Each step is bounded, timed and logged, and right when there is nothing to do:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from noded.runtimes.command import CommandLine
 from noded.runtimes.failures import ending, plain_words
 from noded.runtimes.killing import is_stopped, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.monitor import Exits
-from noded.runtimes.records import LEFTOVERS, read_record
+from noded.runtimes.records import LEFTOVERS, read_record, runtime_state
 
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +36,7 @@ _RUNTIME_SECONDS = 20.0
 # A monitor whose container is dead writes the rest of the log, which may take a moment on a slow disk.
 _MONITOR_SECONDS = 5.0
 _KILL_SECONDS = 10.0
+_REAP_SECONDS = 0.02  # between two looks whether a dead process has become our child
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Teardown:
             ("processes", processes),
             ("monitor", monitor),
             # Last of these: runtimes poll ten times a second for the end of what they kill.
-            ("runtime", lambda: self._runtime_delete(ref)),
+            ("runtime", lambda: self._runtime_delete(ref, record.helpers if record is not None else ())),
         ]
         if not self.host_processes:
             steps = [steps[2], *steps[:2]]
@@ -100,14 +101,22 @@ class Teardown:
                 await wait_gone([monitor, *killed], timeout_seconds=_KILL_SECONDS)
             reap(monitor.pid)
 
-    async def _runtime_delete(self, ref: TaskRef) -> None:
-        if not (self.runtime_root / ref.id).exists():
+    async def _runtime_delete(self, ref: TaskRef, helpers: Collection[ProcessIdentity]) -> None:
+        if not runtime_state(self.runtime_root, ref.id):
             return
-        try:
-            done = await self.command.run("delete", "--force", ref.id, timeout_seconds=_RUNTIME_SECONDS)
-            problem = plain_words(done.stderr) or ending(done.returncode) if done.returncode else ""
-        except (DeadlineExceeded, Unavailable) as error:
-            problem = str(error)
+        async with trio.open_nursery() as nursery:
+            for helper in helpers:
+                # The runtime takes a zombie for alive: it must be reaped while the runtime waits for it.
+                nursery.start_soon(_reap_dead, helper)
+            try:
+                done = await self.command.run("delete", "--force", ref.id, timeout_seconds=_RUNTIME_SECONDS)
+                problem = plain_words(done.stderr) or ending(done.returncode) if done.returncode else ""
+            except (DeadlineExceeded, Unavailable) as error:
+                problem = str(error)
+            nursery.cancel_scope.cancel()
+        if left := [helper for helper in helpers if helper.alive()]:
+            killed = await trio.to_thread.run_sync(stop_and_kill, left, set)
+            await wait_gone([*left, *killed], timeout_seconds=_KILL_SECONDS)
         if problem:
             _log.warning("runtime_delete_failed", container=ref.id, runtime=self.runtime_name, error=problem)
 
@@ -128,7 +137,11 @@ class Teardown:
 
     def _unlink(self, ref: TaskRef) -> None:
         # A create that was killed leaves a state that the runtime itself cannot read.
-        shutil.rmtree(self.runtime_root / ref.id, ignore_errors=True)
+        for path in runtime_state(self.runtime_root, ref.id):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         found = [path for pattern in LEFTOVERS for path in ref.bundle.glob(pattern)]
         remove_temporaries(ref.bundle)
         # glib writes ID.XXXXXX and renames it.
@@ -138,6 +151,14 @@ class Teardown:
     async def _find_monitors(self, ref: TaskRef) -> list[ProcessIdentity]:
         """Find a monitor that was started by a daemon which died before it could record it."""
         return await trio.to_thread.run_sync(find_monitors, ref.id)
+
+
+async def _reap_dead(identity: ProcessIdentity) -> None:
+    """Reap a process as soon as it is dead and ours: until its monitor ends it is the monitor's."""
+    await wait_dead(identity)
+    while identity.exists():
+        reap(identity.pid)
+        await trio.sleep(_REAP_SECONDS)
 
 
 def find_monitors(task_id: str) -> list[ProcessIdentity]:

@@ -1,15 +1,21 @@
-"""Running a runtime where the cgroup2 mount of a hybrid host is not visible.
+"""Running a runtime where it does not see what it would stumble over.
+
+The cgroup2 mount of a hybrid host:
 
 Some runtimes refuse a host with cgroup v1 controllers and a cgroup2 mount beside them. They work
 in a mount namespace of their own in which that mount is gone. Propagation stays as it is: with
 private or slave mounts a container could no longer propagate its mounts to the host.
 
 A monitor executes one file, so the namespace is made by a small shell script.
+
+/proc/sys/net/core in a pod's network namespace: an empty file system above it, in a mount
+namespace of the one command that looks.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from noded.host.files import publish
@@ -35,3 +41,12 @@ def ensure_wrapper(path: Path, program: str) -> None:
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     publish(path, text, 0o700, durable=False)
+
+
+def without_net_core(netns: str, argv: Sequence[str]) -> list[str]:
+    """Return a command that runs another, for which /proc/sys/net/core of a network namespace is empty.
+
+    The command itself stays in the network namespace of the caller: abstract sockets belong to it.
+    """
+    script = 'nsenter --net="$0" mount -t tmpfs -o mode=555,size=4k tmpfs /proc/sys/net/core && exec "$@"'
+    return ["unshare", "--mount", "--propagation=private", "/bin/sh", "-c", script, netns, *argv]

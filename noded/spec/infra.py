@@ -15,7 +15,7 @@ from noded.spec.inputs import Built, InfraInputs
 from noded.spec.lsm import MASKED_PATHS, READONLY_PATHS
 from noded.spec.namespaces import has_uts, id_mappings, infra_namespaces, mapped, user_namespace
 from noded.spec.process import DEFAULT_PATH
-from noded.spec.resources import oom_score_adj
+from noded.spec.resources import linux_resources, oom_score_adj, pod_total
 from noded.spec.seccomp.choice import runtime_default
 from noded.spec.version import oci_version
 
@@ -54,13 +54,11 @@ def infra_spec(inputs: InfraInputs) -> Built:
         spec["hostname"] = inputs.hostname
     spec["mounts"] = _mounts(inputs)
     spec["annotations"] = infra_annotations(inputs)
+    limits = _limits(inputs)
     linux: dict[str, Any] = {
         **id_mappings(inputs.pod),
         "cgroupsPath": inputs.cgroups_path,
-        "resources": {
-            "devices": [{"allow": False, "access": "rwm"}],
-            "cpu": {"shares": _CPU_SHARES},
-        },
+        "resources": {"devices": [{"allow": False, "access": "rwm"}], **limits.value},
         "namespaces": namespaces,
         "seccomp": runtime_default(inputs.host, inputs.policy, ()),
         "maskedPaths": list(MASKED_PATHS),
@@ -70,7 +68,18 @@ def infra_spec(inputs: InfraInputs) -> Built:
         linux["mountLabel"] = inputs.mount_label
     spec["linux"] = linux
     spec["ociVersion"] = oci_version(spec, inputs.features)
-    return Built(spec, score.warnings)
+    return Built(spec, (*score.warnings, *limits.warnings))
+
+
+def _limits(inputs: InfraInputs) -> Built:
+    """The least there is for a task that sleeps.
+
+    A runtime that wants a sandbox container of its own runs the pod's containers in its process:
+    that gets what the pod has as a whole, with its overhead.
+    """
+    if not inputs.features.needs_infra:
+        return Built({"cpu": {"shares": _CPU_SHARES}}, ())
+    return linux_resources(pod_total(inputs.pod.resources, inputs.pod.overhead), inputs.host)
 
 
 def _mounts(inputs: InfraInputs) -> list[dict[str, Any]]:

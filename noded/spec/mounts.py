@@ -146,7 +146,8 @@ def _cri_mount(resolved: ResolvedMount, inputs: ContainerInputs) -> dict[str, An
         "source": resolved.source,
         "options": options,
     }
-    if mount.uid_mappings or mount.gid_mappings:
+    # An image is mounted with the pod's mapping already.
+    if not mount.image and (mount.uid_mappings or mount.gid_mappings):
         value["uidMappings"] = oci_mappings(mount.uid_mappings)
         value["gidMappings"] = oci_mappings(mount.gid_mappings)
     return value

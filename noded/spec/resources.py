@@ -6,6 +6,7 @@ shares to weights and memory+swap to swap themselves.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from noded.model.host import CgroupMode, HostFacts
@@ -54,6 +55,31 @@ def merge_resources(current: Resources | None, changes: Resources) -> Resources:
         cpuset_mems=changes.cpuset_mems or current.cpuset_mems,
         hugepage_limits=tuple(hugepages[size] for size in sorted(hugepages)),
         unified={**current.unified, **changes.unified},
+    )
+
+
+def pod_total(resources: Resources | None, overhead: Resources | None) -> Resources | None:
+    """The limits of a pod as a whole: those of its containers and, where they are limits, its overhead.
+
+    CPU quotas are added only when both are of one period.
+    """
+    if resources is None or overhead is None:
+        return resources
+    quota, memory = resources.cpu_quota_us, resources.memory_limit_bytes
+    if quota > 0 and overhead.cpu_quota_us > 0 and resources.cpu_period_us == overhead.cpu_period_us:
+        quota += overhead.cpu_quota_us
+    if memory > 0:
+        memory += overhead.memory_limit_bytes
+    swap = resources.memory_swap_limit_bytes
+    if swap > 0:
+        swap += overhead.memory_limit_bytes
+    shares = resources.cpu_shares + overhead.cpu_shares if resources.cpu_shares else 0
+    return replace(
+        resources,
+        cpu_quota_us=quota,
+        cpu_shares=shares,
+        memory_limit_bytes=memory,
+        memory_swap_limit_bytes=swap,
     )
 
 

@@ -31,7 +31,7 @@ class ContainerRows:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(f"INSERT INTO containers ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", row)
 
-        await self._database.run(work)
+        await self._database.run(work, adds=True)
 
     async def update(self, record: ContainerRecord) -> None:
         """Commit changed intent and facts."""

@@ -4,21 +4,29 @@ Theory of operation. All statements run in a single worker thread, one after ano
 never a lock conflict and the event loop never waits for the disk. WAL with synchronous=FULL makes
 a returned commit survive power loss. Each migration records the oldest reader that still
 understands the file; an older noded refuses to open it and names the version to install.
+
+A full disk must not keep pods from being stopped and removed, which is what frees it. So some free
+pages are kept in the file and as much in its log: what only shrinks the data needs no new block.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from noded.errors import FailedPrecondition
+from noded.errors import FailedPrecondition, NodedError, ResourceExhausted, Unavailable
 
 T = TypeVar("T")
+
+_RESERVE_BYTES = 1 << 20  # a change of one record takes some 20 kB
+_ROOM_BYTES = 8 << 20  # what must be free for new records
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,9 @@ class Migration:
 class Database:
     """An open database; `run` executes a function on the connection in the writer thread."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
         self._limiter = trio.CapacityLimiter(1)
 
     @classmethod
@@ -52,21 +61,50 @@ class Database:
         Raises: FailedPrecondition when a newer noded wrote a schema this one cannot read.
         """
         connection = await trio.to_thread.run_sync(_open, path, migrations)
-        return cls(connection)
+        return cls(connection, path)
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, adds: bool = False) -> T:
         """Run `work` in one transaction: committed and durable at return, rolled back on error.
 
+        Args:
+            adds: it makes the data grow, and so must not live on what is kept for removals.
+
+        Raises: what `work` raises; ResourceExhausted on a full disk, Unavailable when the disk fails.
         Cancellation: waits for the statement in progress; a cancelled caller's work is either
         fully committed or not started.
         """
 
-        def transaction() -> T:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                return work(self._connection)
+        return await trio.to_thread.run_sync(self._transaction, work, adds, limiter=self._limiter)
 
-        return await trio.to_thread.run_sync(transaction, limiter=self._limiter)
+    def _transaction(self, work: Callable[[sqlite3.Connection], T], adds: bool) -> T:
+        if adds:
+            self._need_room()
+        try:
+            try:
+                return _commit(self._connection, work)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                # What the log holds goes into the file, so that the log's blocks can be written anew.
+                self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+                return _commit(self._connection, work)
+        except sqlite3.OperationalError as error:
+            raise self._disk_error(error) from error
+
+    def _need_room(self) -> None:
+        disk = os.statvfs(self._path)
+        if disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
+            raise ResourceExhausted(
+                f"free space on the file system of {self._path}: less than {_ROOM_BYTES >> 20} MiB are left"
+            )
+
+    def _disk_error(self, error: sqlite3.OperationalError) -> NodedError | sqlite3.OperationalError:
+        kind = error.sqlite_errorcode & 0xFF  # the rest is detail (sqlite.org/rescode.html)
+        if kind == sqlite3.SQLITE_FULL:
+            return ResourceExhausted(f"free space on the file system of {self._path}: {error}")
+        if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            return Unavailable(f"check the file system of {self._path}: {error} ({error.sqlite_errorname})")
+        return error
 
     async def close(self) -> None:
         """Checkpoint and close. Idempotent."""
@@ -83,10 +121,26 @@ def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys=ON")
     try:
         _migrate(connection, path, migrations)
+        _reserve(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _commit(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        return work(connection)
+
+
+def _reserve(connection: sqlite3.Connection) -> None:
+    """Leave free pages in the file and blocks in the log; without effect on a disk that is full already."""
+    with suppress(sqlite3.OperationalError):
+        connection.execute("DROP TABLE IF EXISTS reserve")
+        connection.execute("CREATE TABLE reserve AS SELECT zeroblob(?)", (_RESERVE_BYTES,))
+        connection.execute("DROP TABLE reserve")
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:

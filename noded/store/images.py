@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from noded.model.image import Image, ImageConfig, LayerRef
+from noded.model.image import Artifact, Image, ImageConfig, LayerRef
 from noded.store.database import Database
 
 
@@ -27,6 +27,8 @@ def decode(record: str) -> Image:
         stored = _known(json.loads(record), Image)
         stored["config"] = ImageConfig(**_with_tuples(_known(stored["config"], ImageConfig)))
         stored["layers"] = tuple(LayerRef(**_known(layer, LayerRef)) for layer in stored["layers"])
+        if stored.get("artifact") is not None:
+            stored["artifact"] = Artifact(**_known(stored["artifact"], Artifact))
         return Image(**_with_tuples(stored))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an image record: {error!r}") from None

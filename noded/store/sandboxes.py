@@ -36,7 +36,7 @@ class SandboxRows:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(f"INSERT INTO sandboxes ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
 
-        await self._database.run(work)
+        await self._database.run(work, adds=True)
 
     async def update(self, record: SandboxRecord) -> None:
         """Commit changed intent and facts."""

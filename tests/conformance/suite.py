@@ -31,35 +31,74 @@ class Spec:
     message: str
 
 
-def real_ls() -> bytes:
-    """A layer with the host's `ls`: busybox runs its own applets even when their path is masked."""
-    entries = []
-    program = Path(shutil.which("ls") or "/bin/ls")
-    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    libraries = {word for line in listed.splitlines() for word in line.split() if word.startswith("/")}
-    made: set[str] = set()
-    for library in sorted(libraries):
-        for parent in reversed(Path(library).parents[:-1]):
-            name = f"{str(parent).strip('/')}/"
-            if name not in made:
-                made.add(name)
-                entries.append(Entry(name, mode=0o755))
-        entries.append(Entry(library.lstrip("/"), Path(library).read_bytes(), 0o755))
-    entries.append(Entry("bin/ls", program.read_bytes(), 0o755))
-    return images.tar(entries)
+_NGINX = b"""#!/bin/sh
+# Looks to its observers like nginx: its name, its pid file, its "master process" argument.
+mkdir -p /var/run
+echo $$ >/var/run/nginx.pid
+httpd -f -v -p "${PORT:-80}" -h /www &
+trap 'kill %1; exit 0' TERM QUIT
+wait
+"""
+
+_SETUID_PROGRAM = """
+#include <stdio.h>
+#include <unistd.h>
+int main(void) { printf("Effective uid: %d\\n", (int) geteuid()); return 0; }
+"""
 
 
-def push_all(registry: Registry) -> None:
-    """Push every image that the suite names."""
+def host_programs(*names: str) -> bytes:
+    """A layer with programs of the host and their libraries.
+
+    `ls` is among those needed: busybox runs its own applets even when their path is masked.
+    """
+    contents: dict[str, bytes] = {}
+    for name in names:
+        found = shutil.which(name)
+        assert found is not None, f"{name} is not installed on this host"
+        contents[f"bin/{name}"] = Path(found).read_bytes()
+        listed = subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout
+        for word in listed.split():
+            if word.startswith("/"):
+                contents[word.lstrip("/")] = Path(word).read_bytes()
+    directories = {
+        f"{parent}/" for path in contents for parent in map(str, Path(path).parents) if parent != "."
+    }
+    return images.tar(
+        [
+            *(Entry(name, mode=0o755) for name in sorted(directories)),
+            *(Entry(path, content, 0o755) for path, content in sorted(contents.items())),
+        ]
+    )
+
+
+def setuid_program(directory: Path) -> bytes:
+    """A layer with /nnp, a setuid program that prints its effective uid; needs a C compiler."""
+    source, program = directory / "nnp.c", directory / "nnp"
+    source.write_text(_SETUID_PROGRAM)
+    subprocess.run(["cc", "-static", "-o", program, source], check=True)
+    return images.tar([Entry("nnp", program.read_bytes(), 0o4755)])
+
+
+def push_all(registry: Registry, directory: Path) -> None:
+    """Push every image that the suite names; `directory` is for scratch files."""
     base = images.busybox_layer()
-    tools = real_ls()
+    tools = host_programs("ls", "pgrep", "ipcs")
+    nginx = images.tar(
+        [Entry("usr/", mode=0o755), Entry("usr/sbin/", mode=0o755), Entry("usr/sbin/nginx", _NGINX, 0o755)]
+    )
 
     def busybox(label: str, **options: object) -> Image:
         # A label makes each a different image, as they are in the public registries.
         return images.build([base, tools], labels={"image": label}, **options)  # type: ignore[arg-type]
 
     def web(label: str, port: int) -> Image:
-        return busybox(label, cmd=["httpd", "-f", "-v", "-p", str(port), "-h", "/www"])
+        return images.build(
+            [base, tools, nginx],
+            labels={"image": label},
+            cmd=["/usr/sbin/nginx", "master process"],
+            env=["PATH=/bin:/sbin:/usr/bin:/usr/sbin", f"PORT={port}"],
+        )
 
     registry.push(busybox("busybox"), "e2e-test-images/busybox", "1.29-2")
     registry.push(web("nginx", 80), "e2e-test-images/nginx", "1.14-2")
@@ -87,6 +126,8 @@ def push_all(registry: Registry) -> None:
     members = images.tar([Entry("etc/passwd", passwd), Entry("etc/group", group)])
     grouped = images.build([base, tools, members], user="1000", labels={"image": "groups"})
     registry.push(grouped, f"{_TOOLS}/test-image-predefined-group", "latest")
+    setuid = images.build([base, setuid_program(directory)], cmd=["/nnp"])
+    registry.push(setuid, "e2e-test-images/nonewprivs", "1.3")
 
 
 def run(

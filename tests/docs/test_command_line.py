@@ -116,7 +116,8 @@ def test_logs_are_shown_tailed_and_followed_until_the_exit(daemon, cri, containe
     try:
         assert following.stdout is not None
         read_until(following.stdout, following, lambda line: line == "one", 20)
-        assert cri.exec(container, "sh", "-c", "echo >/tmp/go").exit_code == 0
+        # Its end ends this shell too, perhaps before it has exited by itself.
+        assert cri.exec(container, "sh", "-c", "echo >/tmp/go").exit_code in (0, 137)
         out, err = following.communicate(timeout=30)
     finally:
         end(following)

@@ -46,6 +46,8 @@ class NodedDaemon:
         environment: added to that of the daemon.
     """
 
+    module = "noded"  # what `python -m` runs; a subclass may put its own main before noded's
+
     def __init__(
         self,
         directory: Path,
@@ -135,7 +137,7 @@ class NodedDaemon:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
             ready.bind(str(notify))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "noded", "serve", "--config", str(self.config)],
+                [sys.executable, "-m", self.module, "serve", "--config", str(self.config)],
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -170,6 +170,29 @@ def build(
     return Image(manifest, media_type, config, blobs, tuple(sha256(blob) for blob in packed))
 
 
+def artifact(files: Mapping[str, bytes], artifact_type: str = "application/vnd.example.model") -> Image:
+    """An artifact as ORAS writes it: an empty configuration, one blob per file with its name as title."""
+    empty = b"{}"
+    layers = [
+        {
+            **_descriptor("application/octet-stream", content),
+            "annotations": {"org.opencontainers.image.title": title} if title else {},
+        }
+        for title, content in files.items()
+    ]
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": artifact_type,
+            "config": _descriptor("application/vnd.oci.empty.v1+json", empty),
+            "layers": layers,
+        }
+    ).encode()
+    blobs = {sha256(content): content for content in (empty, *files.values())}
+    return Image(manifest, OCI_MANIFEST, empty, blobs, tuple(sha256(content) for content in files.values()))
+
+
 def index(images: Sequence[tuple[Image, str, str]]) -> bytes:
     """An OCI index of (image, os, architecture)."""
     manifests = [

@@ -109,7 +109,7 @@ class Oracle:
     def _ipam(self) -> Iterator[str]:
         for path in _files_below(self._daemon.ipam):
             # The plugin's own directory per network comes with the first pod and stays.
-            if path.is_file() and not path.name.startswith("last_reserved_ip") and path.name != "lock":
+            if path.is_file() and path.name != "lock" and not path.name.startswith("last_reserved_ip"):
                 yield f"{path.relative_to(self._daemon.ipam)}"
 
     def _run_directories(self) -> Iterator[str]:
@@ -134,10 +134,35 @@ class Oracle:
     def _descriptors(self) -> Iterator[str]:
         if not self._daemon.running:
             return
-        for path in Path(f"/proc/{self._daemon.pid}/fd").iterdir():
+        process = Path(f"/proc/{self._daemon.pid}")
+        sockets = _sockets(process)
+        for path in (process / "fd").iterdir():
             with suppress(OSError):
-                target = os.readlink(path)
-                yield re.sub(r"(socket|pipe|mnt|net|ipc|uts|pid|user|cgroup):\[\d+\]", r"\1", target)
+                kind, _, inode = os.readlink(path).rstrip("]").partition(":[")
+                if kind == "socket" and inode:
+                    # A listening socket keeps the name under which it was bound, with the pid.
+                    yield sockets.get(inode, "socket of another kind").replace(
+                        f"/.{self._daemon.pid:x}", "/.PID"
+                    )
+                else:
+                    yield kind  # a path, or an anonymous thing without its number
+
+
+def _sockets(process: Path) -> dict[str, str]:
+    """Inode -> what the socket is connected to or bound to (proc(5))."""
+    found = {}
+    for line in (process / "net" / "unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        found[fields[6]] = f"unix socket {fields[7] if len(fields) > 7 else '(unnamed)'}"
+    for family in ("tcp", "tcp6", "udp", "udp6"):
+        with suppress(FileNotFoundError):
+            for line in (process / "net" / family).read_text().splitlines()[1:]:
+                fields = line.split()
+                address, port = fields[2].split(":")
+                found[fields[9]] = f"{family} socket to {address}:{int(port, 16)}"
+    for line in (process / "net" / "netlink").read_text().splitlines()[1:]:
+        found[line.split()[-1]] = "netlink socket"
+    return found
 
 
 def describe_difference(before: Facets, after: Facets) -> str:

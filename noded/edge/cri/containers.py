@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from noded.edge.cri import decode_linux, encode_container, filters, verbose
-from noded.edge.cri.core import Bridge, Containers, Images, Sandboxes
+from noded.edge.codec import encode
+from noded.edge.cri import decode_linux, filters, verbose
+from noded.edge.cri.core import Bridge, Containers, Sandboxes
 from noded.edge.cri.decode_container import container_config
 from noded.edge.cri.entries import Entries
 from noded.edge.cri.fields import non_negative, required
 from noded.edge.cri.info import SERVICE
 from noded.edge.cri.resolve import full_id
+from noded.edge.cri.stats_wire import record
+from noded.edge.cri.statuses import Statuses
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
 from noded.model.pod import Resources
@@ -17,19 +20,19 @@ from noded.proto.runtime import v1
 
 
 class ContainerService:
-    """Translates container RPCs; `entries` is shared with the streamed lists."""
+    """Translates container RPCs; `entries` is shared with the streamed lists, `statuses` with events."""
 
     def __init__(
         self,
         containers: Containers,
         sandboxes: Sandboxes,
-        images: Images,
         bridge: Bridge,
         entries: Entries[ContainerView],
+        statuses: Statuses,
     ) -> None:
         self._containers = containers
         self._sandboxes = sandboxes
-        self._images = images
+        self._statuses = statuses
         self._bridge = bridge
         self._entries = entries
 
@@ -106,16 +109,14 @@ class ContainerService:
         )
         return v1.RemoveContainerResponse()
 
-    async def status(
-        self, request: v1.ContainerStatusRequest, deadline: Deadline
-    ) -> v1.ContainerStatusResponse:
+    async def status(self, request: v1.ContainerStatusRequest, deadline: Deadline) -> bytes:
         view = self._containers.view(required(request.container_id, "container_id"))
         details = (
             verbose.info({"pid": view.pid, "sandboxID": view.sandbox_id, **dict(view.info)})
             if request.verbose
             else {}
         )
-        return v1.ContainerStatusResponse(status=encode_container.status(view, self._image_id), info=details)
+        return record(1, self._statuses.container(view)) + encode(v1.ContainerStatusResponse(info=details))
 
     async def list(self, request: v1.ListContainersRequest, deadline: Deadline) -> bytes:
         views = self._containers.views()
@@ -146,7 +147,3 @@ class ContainerService:
 
     def _id(self, given: str) -> str:
         return full_id(self._containers.view, given, "container_id")
-
-    def _image_id(self, reference: str) -> str:
-        image = self._images.get(reference)
-        return "" if image is None else image.id

@@ -6,14 +6,20 @@ and are called directly in the asyncio loop, which is the same thread.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from noded.engine.events import LifeEvent
+from noded.engine.stats import ContainerSample, Filesystem, PodDetail, PodSample
+from noded.images.disk_usage import ImageUsage
+from noded.images.progress import PullProgress
+from noded.images.repair import Verdict
 from noded.model.container import ContainerConfig
 from noded.model.image import Credential, FilesystemInfo, Image
 from noded.model.network import NetworkStatus
 from noded.model.pod import PodConfig, Resources
-from noded.model.runtime import ExecResult, RuntimeFeatures
+from noded.model.runtime import ExecResult, ExecStream, RuntimeFeatures
 from noded.model.views import ContainerView, SandboxView
 
 T = TypeVar("T")
@@ -101,6 +107,28 @@ class Containers(Protocol):
     def views(self) -> Collection[ContainerView]: ...
 
 
+class Streams(Protocol):
+    """Commands, attachments and connections whose bytes the edge carries.
+
+    `adopt` is given what was opened; from then on it is the edge's to close.
+    """
+
+    async def exec(
+        self,
+        id: str,  # noqa: A002
+        command: tuple[str, ...],
+        terminal: bool,
+        stdin: bool,
+        adopt: Callable[[ExecStream], None],
+    ) -> None: ...
+
+    async def attach(self, id: str, adopt: Callable[[socket.socket], None]) -> None: ...  # noqa: A002
+
+    async def resize(self, id: str, width: int, height: int) -> None: ...  # noqa: A002
+
+    async def connect(self, sandbox_id: str, port: int, adopt: Callable[[socket.socket], None]) -> None: ...
+
+
 class Images(Protocol):
     """The local image store."""
 
@@ -118,11 +146,54 @@ class Images(Protocol):
 
     async def fs_info(self) -> FilesystemInfo: ...
 
+    def pulls(self) -> Sequence[PullProgress]:
+        """All pulls that run now."""
+        ...
+
+    async def usages(self) -> Sequence[ImageUsage]: ...
+
+    async def verify(self, references: Sequence[str], *, deep: bool) -> Sequence[Verdict]: ...
+
     async def load(self, path: str) -> Sequence[Image]: ...
 
     async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
         """`format` is "oci" or "docker"."""
         ...
+
+
+class Stats(Protocol):
+    """Samples of what is in use."""
+
+    @property
+    def mount_point(self) -> str:
+        """Where the writable layers are, as ImageFsInfo names it."""
+        ...
+
+    async def containers(self, views: Collection[ContainerView]) -> Sequence[ContainerSample]: ...
+
+    async def pods(self, views: Collection[SandboxView]) -> Sequence[PodSample]: ...
+
+    async def details(
+        self, views: Collection[SandboxView]
+    ) -> tuple[Sequence[PodDetail], Filesystem | None]: ...
+
+
+class Subscription(Protocol):
+    """The receiving end of events."""
+
+    def take(self) -> LifeEvent | None:
+        """The next one, None when there is none yet. Raises: Aborted when events were lost."""
+        ...
+
+
+class Events(Protocol):
+    """What happens to pods and containers."""
+
+    def subscribe(self, wake: Callable[[], None]) -> Subscription:
+        """Follow events; `wake` is called in this thread. Raises: ResourceExhausted."""
+        ...
+
+    def unsubscribe(self, subscription: Any) -> None: ...
 
 
 class Condition(Protocol):
@@ -209,3 +280,9 @@ class Core(Protocol):
 
     @property
     def node(self) -> Node: ...
+
+    @property
+    def stats(self) -> Stats: ...
+
+    @property
+    def events(self) -> Events: ...

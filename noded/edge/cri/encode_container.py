@@ -17,7 +17,7 @@ def entry(view: ContainerView) -> v1.Container:
     return v1.Container(
         id=view.id,
         pod_sandbox_id=view.sandbox_id,
-        metadata=_metadata(view.config),
+        metadata=metadata(view.config),
         image=_image(view.config),
         image_ref=view.image_id,
         state=v1.ContainerState(view.state),
@@ -29,11 +29,11 @@ def entry(view: ContainerView) -> v1.Container:
 
 
 def status(view: ContainerView, image_id: Callable[[str], str]) -> v1.ContainerStatus:
-    """The full status. `image_id` gives the ID of a mounted image, "" if it is gone."""
+    """The full status. `image_id` gives the ID of a mounted image that the view does not name."""
     config = view.config
     return v1.ContainerStatus(
         id=view.id,
-        metadata=_metadata(config),
+        metadata=metadata(config),
         state=v1.ContainerState(view.state),
         created_at=view.created_at_ns,
         started_at=view.started_at_ns,
@@ -45,7 +45,9 @@ def status(view: ContainerView, image_id: Callable[[str], str]) -> v1.ContainerS
         message=view.message,
         labels=dict(config.labels),
         annotations=dict(config.annotations),
-        mounts=[_mount(mount, image_id) for mount in config.mounts],
+        mounts=[
+            _mount(mount, _volume_image(view, index, image_id)) for index, mount in enumerate(config.mounts)
+        ],
         log_path=view.log_path,
         resources=_resources(view.resources),
         image_id=view.image_id,
@@ -54,7 +56,7 @@ def status(view: ContainerView, image_id: Callable[[str], str]) -> v1.ContainerS
     )
 
 
-def _metadata(config: ContainerConfig) -> v1.ContainerMetadata:
+def metadata(config: ContainerConfig) -> v1.ContainerMetadata:
     return v1.ContainerMetadata(name=config.name, attempt=config.attempt)
 
 
@@ -66,7 +68,14 @@ def _image(config: ContainerConfig) -> v1.ImageSpec:
     )
 
 
-def _mount(mount: Mount, image_id: Callable[[str], str]) -> v1.Mount:
+def _volume_image(view: ContainerView, index: int, image_id: Callable[[str], str]) -> str:
+    if index < len(view.volume_images):  # as mounted, whatever its name means by now
+        return view.volume_images[index]
+    image = view.config.mounts[index].image
+    return image_id(image) if image else ""
+
+
+def _mount(mount: Mount, image_id: str) -> v1.Mount:
     return v1.Mount(
         container_path=mount.container_path,
         host_path=mount.host_path,
@@ -76,7 +85,7 @@ def _mount(mount: Mount, image_id: Callable[[str], str]) -> v1.Mount:
         uid_mappings=id_mappings(mount.uid_mappings),
         gid_mappings=id_mappings(mount.gid_mappings),
         recursive_read_only=mount.recursive_read_only,
-        image=v1.ImageSpec(image=mount.image, image_ref=image_id(mount.image)) if mount.image else None,
+        image=v1.ImageSpec(image=mount.image, image_ref=image_id) if mount.image else None,
         image_sub_path=mount.image_sub_path,
     )
 

@@ -13,7 +13,7 @@ def entry(view: SandboxView) -> v1.PodSandbox:
     """The list entry."""
     return v1.PodSandbox(
         id=view.id,
-        metadata=_metadata(view),
+        metadata=metadata(view),
         state=v1.PodSandboxState(view.state),
         created_at=view.created_at_ns,
         labels=dict(view.config.labels),
@@ -26,7 +26,7 @@ def status(view: SandboxView) -> v1.PodSandboxStatus:
     """The full status, without the container statuses that only event streams need."""
     return v1.PodSandboxStatus(
         id=view.id,
-        metadata=_metadata(view),
+        metadata=metadata(view),
         state=v1.PodSandboxState(view.state),
         created_at=view.created_at_ns,
         network=_network(view.ips),
@@ -46,7 +46,7 @@ def id_mappings(mappings: Iterable[IDMapping]) -> list[v1.IdMapping]:
     ]
 
 
-def _metadata(view: SandboxView) -> v1.PodSandboxMetadata:
+def metadata(view: SandboxView) -> v1.PodSandboxMetadata:
     key = view.config.key
     return v1.PodSandboxMetadata(name=key.name, uid=key.uid, namespace=key.namespace, attempt=key.attempt)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from noded.edge.cri import decode_linux, encode_pod, filters, verbose
-from noded.edge.cri.core import Bridge, Sandboxes
+import time
+
+from noded.edge.codec import encode
+from noded.edge.cri import decode_linux, filters, verbose
+from noded.edge.cri.core import Bridge, Containers, Sandboxes
 from noded.edge.cri.decode_pod import pod_config
 from noded.edge.cri.entries import Entries
 from noded.edge.cri.fields import required
 from noded.edge.cri.info import SERVICE
 from noded.edge.cri.resolve import full_id
+from noded.edge.cri.stats_wire import number, record
+from noded.edge.cri.statuses import Statuses
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
 from noded.model.views import SandboxView
@@ -16,10 +21,19 @@ from noded.proto.runtime import v1
 
 
 class SandboxService:
-    """Translates sandbox RPCs; `entries` is shared with the streamed lists."""
+    """Translates sandbox RPCs; `entries` is shared with the streamed lists, `statuses` with events."""
 
-    def __init__(self, sandboxes: Sandboxes, bridge: Bridge, entries: Entries[SandboxView]) -> None:
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        containers: Containers,
+        bridge: Bridge,
+        entries: Entries[SandboxView],
+        statuses: Statuses,
+    ) -> None:
         self._sandboxes = sandboxes
+        self._containers = containers
+        self._statuses = statuses
         self._bridge = bridge
         self._entries = entries
 
@@ -82,12 +96,18 @@ class SandboxService:
         )
         return v1.RemovePodSandboxResponse()
 
-    async def status(
-        self, request: v1.PodSandboxStatusRequest, deadline: Deadline
-    ) -> v1.PodSandboxStatusResponse:
+    async def status(self, request: v1.PodSandboxStatusRequest, deadline: Deadline) -> bytes:
         view = self._sandboxes.view(required(request.pod_sandbox_id, "pod_sandbox_id"))
         details = verbose.info({"pid": view.pid, **dict(view.info)}) if request.verbose else {}
-        return v1.PodSandboxStatusResponse(status=encode_pod.status(view), info=details)
+        inside = (one for one in self._containers.views() if one.sandbox_id == view.id)
+        return b"".join(
+            (
+                record(1, self._statuses.sandbox(view)),
+                encode(v1.PodSandboxStatusResponse(info=details)),
+                self._statuses.records(3, inside),
+                number(4, time.time_ns()),
+            )
+        )
 
     async def list(self, request: v1.ListPodSandboxRequest, deadline: Deadline) -> bytes:
         views = self._sandboxes.views()

@@ -16,7 +16,7 @@ import struct
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS = 0x00020000
-_MS_REC, _MS_SLAVE, _MNT_DETACH = 0x4000, 0x80000, 2
+_MS_REC, _MS_PRIVATE, _MS_SLAVE, _MNT_DETACH = 0x4000, 0x40000, 0x80000, 2
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _OPEN_TREE_CLONE, _AT_EMPTY_PATH = 1, 0x1000
 _MOVE_MOUNT_F_EMPTY_PATH, _AT_FDCWD = 4, -100
@@ -101,6 +101,8 @@ def _enter(destination: int) -> None:
         _syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, b"/", _MOVE_MOUNT_F_EMPTY_PATH)
         os.fchdir(tree)
         os.close(tree)
+        # A copy of a shared mount is shared, too, and nothing can be pivoted into one.
+        _call("mount", None, b".", None, ctypes.c_ulong(_MS_PRIVATE), None)
         _call("pivot_root", b".", b".")
         os.fchdir(old_root)
         os.close(old_root)

@@ -5,10 +5,8 @@ still stays inside; what is checked here is that a layer says what it means, not
 The tree is that of an overlay layer: whiteouts are 0:0 character devices, opaque directories are
 reported to the daemon (their attribute needs CAP_SYS_ADMIN).
 
-Order per entry: create, chown, chmod, xattrs, times. chown clears set-id bits and file capabilities,
-so it comes first; times come last because everything else changes them. Directories get their metadata
-at the end, when nothing is created in them any more; a directory that was replaced by something else
-in the meantime is left out.
+Directories get their metadata (`metadata.py`) at the end, when nothing is created in them any more; a
+directory that was replaced by something else in the meantime is left out.
 
 Spec: image-spec layer.md.
 """
@@ -23,6 +21,7 @@ from collections import deque
 from noded.images.unpack.compression import LayerStream
 from noded.images.unpack.faults import SYSTEM, LayerFault, refused
 from noded.images.unpack.limits import UnpackLimits, UnpackReport
+from noded.images.unpack.metadata import SET_ID_BITS, Metadata
 from noded.images.unpack.stream import ByteStream
 from noded.images.unpack.tar import (
     BLOCK_DEVICE,
@@ -42,16 +41,11 @@ OPAQUE_MARKER = b".wh..wh..opq"
 _WHITEOUT_DEVICE = os.makedev(0, 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SET_ID_BITS = 0o6000
 _MAX_SYMLINKS = 40  # the kernel's own limit (path_resolution(7))
 _BLOCK_BYTES = 512  # unit of st_blocks
 _IMPLIED_MODE = 0o755
 # Report paths are kept in the daemon's memory and in the layer's record.
 _MAX_REPORTED_BYTES = 16 << 20
-_XATTRS = (b"user.", b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")
-_OVERLAY_XATTRS = (b"user.overlay.", b"user.fuseoverlayfs.")
-# ENOTSUP: the file system has none; EPERM: user.* on a link or device; the others: it is full of them.
-_XATTR_LOSSES = (errno.ENOTSUP, errno.EPERM, errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EINVAL)
 
 
 def clean(name: bytes) -> bytes:
@@ -82,7 +76,6 @@ class Extractor:
         self._inodes = 1
         self._used = 0
         self._skipped_devices = 0
-        self._dropped_xattrs = 0
         self._make = {
             REGULAR: self._file,
             HARDLINK: self._hardlink,
@@ -93,11 +86,7 @@ class Extractor:
             DIRECTORY: self._directory,
         }
         os.umask(0)
-        # New objects belong to root:root and have the mode asked for, unless the root directory
-        # hands its group or a default ACL down.
-        root = os.stat(b".")
-        self._plain_root = root.st_gid == 0 and not root.st_mode & stat.S_ISGID and os.geteuid() == 0
-        self._plain_root = self._plain_root and not _has_default_acl(b".")
+        self._metadata = Metadata()
 
     def run(self) -> UnpackReport:
         """Extract everything.
@@ -124,7 +113,7 @@ class Extractor:
             opaque=tuple(map(os.fsdecode, self._opaque)),
             implied=tuple(map(os.fsdecode, self._implied)),
             skipped_devices=self._skipped_devices,
-            dropped_xattrs=self._dropped_xattrs,
+            dropped_xattrs=self._metadata.dropped_xattrs,
         )
 
     def _apply(self, entry: Entry) -> None:
@@ -148,10 +137,10 @@ class Extractor:
             raise refused(f"its files are longer than {self._limits.max_bytes} bytes together")
         mode = entry.mode
         try:
-            fd = os.open(path, _CREATE, mode & ~_SET_ID_BITS)
+            fd = os.open(path, _CREATE, mode & ~SET_ID_BITS)
         except FileExistsError:
             self._clear(path)
-            fd = os.open(path, _CREATE, mode & ~_SET_ID_BITS)
+            fd = os.open(path, _CREATE, mode & ~SET_ID_BITS)
         try:
             self._inodes += 1
             if entry.segments is None:
@@ -161,13 +150,7 @@ class Extractor:
                 for offset, size in entry.segments:
                     os.lseek(fd, offset, os.SEEK_SET)
                     self._copy(fd, size)
-            if entry.uid or entry.gid or not self._plain_root:
-                os.fchown(fd, entry.uid, entry.gid)
-            if mode & _SET_ID_BITS or not self._plain_root:
-                os.fchmod(fd, mode)
-            if entry.xattrs:
-                self._set_xattrs(fd, entry)
-            os.utime(fd, ns=_times(entry))
+            self._metadata.set_open_file(fd, entry)
             self._used += os.fstat(fd).st_blocks * _BLOCK_BYTES
         finally:
             os.close(fd)
@@ -200,28 +183,7 @@ class Extractor:
                 return
             self._clear(path)
             os.link(target, path, follow_symlinks=False)
-        self._link_metadata(path, entry, found)
-
-    def _link_metadata(self, path: bytes, entry: Entry, found: os.stat_result) -> None:
-        """Give the linked inode the metadata of this entry; the last one wins, as in both peers.
-
-        An owner that is already right is left alone: chown would clear file capabilities, which
-        writers often record on the first name only.
-        """
-        if stat.S_ISLNK(found.st_mode) or not (stat.S_ISREG(found.st_mode) or entry.mode):
-            return
-        changed = (found.st_uid, found.st_gid) != (entry.uid, entry.gid)
-        capability = None
-        if changed:
-            capability = _read_xattr(path, b"security.capability")
-            os.lchown(path, entry.uid, entry.gid)
-        if changed or stat.S_IMODE(found.st_mode) != entry.mode:
-            os.chmod(path, entry.mode)
-        if capability is not None:
-            entry.xattrs.setdefault(b"security.capability", capability)
-        if entry.xattrs:
-            self._set_xattrs(path, entry)
-        os.utime(path, ns=_times(entry))
+        self._metadata.set_link(path, entry, found)
 
     def _symlink(self, path: bytes, entry: Entry) -> None:
         if not entry.link:
@@ -232,7 +194,7 @@ class Extractor:
             self._clear(path)
             os.symlink(entry.link, path)
         self._inodes += 1
-        self._owner_and_times(path, entry)
+        self._metadata.set_symlink(path, entry)
         if len(entry.link) > 59:  # longer targets do not fit into an ext4 inode
             self._used += os.lstat(path).st_blocks * _BLOCK_BYTES
 
@@ -249,11 +211,11 @@ class Extractor:
         except PermissionError:
             self._skipped_devices += 1  # no CAP_MKNOD here (a user namespace): peers leave them out too
             return
-        self._node_metadata(path, entry)
+        self._metadata.set_node(path, entry)
 
     def _fifo(self, path: bytes, entry: Entry) -> None:
         self._node(path, stat.S_IFIFO | entry.mode, 0)
-        self._node_metadata(path, entry)
+        self._metadata.set_node(path, entry)
 
     def _directory(self, path: bytes, entry: Entry) -> None:
         if path:
@@ -400,8 +362,6 @@ class Extractor:
             if stat.S_ISREG(found.st_mode):
                 self._used -= found.st_blocks * _BLOCK_BYTES
 
-    # Metadata
-
     def _node(self, path: bytes, mode: int, device: int) -> None:
         try:
             os.mknod(path, mode, device)
@@ -409,33 +369,6 @@ class Extractor:
             self._clear(path)
             os.mknod(path, mode, device)
         self._inodes += 1
-
-    def _node_metadata(self, path: bytes, entry: Entry) -> None:
-        os.lchown(path, entry.uid, entry.gid)
-        os.chmod(path, entry.mode)
-        self._owner_and_times(path, entry)
-
-    def _owner_and_times(self, path: bytes, entry: Entry) -> None:
-        if entry.kind == SYMLINK and (entry.uid or entry.gid or not self._plain_root):
-            os.lchown(path, entry.uid, entry.gid)
-        if entry.xattrs:
-            self._set_xattrs(path, entry)
-        os.utime(path, ns=_times(entry), follow_symlinks=False)
-
-    def _set_xattrs(self, target: bytes | int, entry: Entry) -> None:
-        for name, value in entry.xattrs.items():
-            if not name.startswith(_XATTRS) or name.startswith(_OVERLAY_XATTRS) or b"\0" in name:
-                self._dropped_xattrs += 1
-                continue
-            try:
-                if isinstance(target, int):
-                    os.setxattr(target, name, value)
-                else:
-                    os.setxattr(target, name, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in _XATTR_LOSSES or name == b"security.capability":
-                    raise
-                self._dropped_xattrs += 1
 
     def _finish_directories(self) -> None:
         own = set()
@@ -449,11 +382,7 @@ class Extractor:
                     continue
                 raise _system(error, path) from None
             try:
-                os.fchown(fd, entry.uid, entry.gid)
-                os.fchmod(fd, entry.mode)
-                if entry.xattrs:
-                    self._set_xattrs(fd, entry)
-                os.utime(fd, ns=_times(entry))
+                self._metadata.set_directory(fd, entry)
                 found = os.fstat(fd)
             except OSError as error:
                 raise _system(error, path) from None
@@ -470,23 +399,8 @@ class Extractor:
                 self._used += found.st_blocks * _BLOCK_BYTES
 
 
-def _times(entry: Entry) -> tuple[int, int]:
-    return (entry.mtime_ns if entry.atime_ns is None else entry.atime_ns), entry.mtime_ns
-
-
 def _is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == _WHITEOUT_DEVICE
-
-
-def _has_default_acl(path: bytes) -> bool:
-    return _read_xattr(path, b"system.posix_acl_default") is not None
-
-
-def _read_xattr(path: bytes, name: bytes) -> bytes | None:
-    try:
-        return os.getxattr(path, name, follow_symlinks=False)
-    except OSError:
-        return None
 
 
 def _system(error: OSError, entry: bytes) -> LayerFault:

@@ -1,11 +1,24 @@
-"""Runtime type `runsc`: gVisor, a kernel in user space between the container and the host."""
+"""Runtime type `runsc`: gVisor, a kernel in user space between the container and the host.
+
+A pod is one sandbox process, in which all its containers run; a second process serves each
+container's files. What follows from that for operators:
+
+- Limits hold for the pod as a whole. runsc cannot change them while it runs.
+- `network = "sandbox"` is gVisor's own network stack and its default: the pod's interface is taken
+  over by it. `host` uses the stack of the pod's network namespace: slower to reach, but everything
+  that looks into that namespace, like port forwarding, works.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from noded.api import (
+    Finding,
     InvalidArgument,
     OciOptions,
     OciQuirks,
@@ -16,9 +29,6 @@ from noded.api import (
     hookimpl,
 )
 
-_PLATFORMS = ("", "systrap", "ptrace", "kvm")
-_NETWORKS = ("", "sandbox", "host", "none")
-
 RUNSC = OciQuirks(
     program="runsc",
     package="runsc",
@@ -28,6 +38,7 @@ RUNSC = OciQuirks(
     host_processes=False,
     internal_pid_file=True,
     needs_infra=True,
+    stand_in=True,
 )
 
 
@@ -37,30 +48,73 @@ class RunscOptions:
 
     path: str = ""  # name or absolute path of runsc
     root: str = ""  # absolute directory for runsc's own state, "" = STATE/runtimes/HANDLER
-    platform: str = ""  # how system calls are caught: systrap, ptrace or kvm; "" = runsc's default
-    network: str = ""  # sandbox (gVisor's own stack), host (the pod's) or none; "" = runsc's default
+    # how system calls are caught; "" = runsc's default
+    platform: Literal["", "systrap", "ptrace", "kvm"] = ""
+    # sandbox (gVisor's own stack), host (that of the pod's network namespace) or none
+    network: Literal["", "sandbox", "host", "none"] = ""
+    # writable layer above mounts, MOUNT:MEDIUM as in runsc's --overlay2, e.g. root:memory; none = off
+    overlay: str = ""
+    # whether others change files of the root file system, or of volumes, behind runsc's back
+    file_access: Literal["", "exclusive", "shared"] = ""
+    file_access_mounts: Literal["", "exclusive", "shared"] = ""
+    # access to unix sockets of the host in volumes
+    host_uds: Literal["", "none", "open", "create", "all"] = ""
+    debug: bool = False  # write runsc's debug logs
+    debug_log: str = ""  # absolute directory for them, "" = STATE/runtimes/HANDLER-debug
+    strace: bool = False  # put system calls of the containers into the debug logs
     global_args: tuple[str, ...] = ()  # further flags, put before every command
 
 
-def open_runsc(handler: str, options: RunscOptions, host: RuntimeHost) -> Runtime:
-    """Open a handler of type `runsc`.
+def flags(handler: str, options: RunscOptions, host: RuntimeHost) -> Iterator[str]:
+    """runsc's global flags for a handler.
 
     Raises: InvalidArgument naming the option.
     """
-    flags = []
-    for name, value, known in (
-        ("platform", options.platform, _PLATFORMS),
-        ("network", options.network, _NETWORKS),
+    for flag, value in (
+        ("platform", options.platform),
+        ("network", options.network),
+        ("overlay2", options.overlay),
+        ("file-access", options.file_access),
+        ("file-access-mounts", options.file_access_mounts),
+        ("host-uds", options.host_uds),
     ):
-        if value not in known:
-            choices = ", ".join(choice for choice in known if choice)
-            raise InvalidArgument(f"runtimes.{handler}.{name}: {value!r} is none of {choices}")
         if value:
-            flags.append(f"--{name}={value}")
-    quirks = replace(RUNSC, global_args=tuple(flags))
+            yield f"--{flag}={value}"
+    if options.debug:
+        directory = options.debug_log or str(host.layout.state / "runtimes" / f"{handler}-debug")
+        if not Path(directory).is_absolute():
+            raise InvalidArgument(f"runtimes.{handler}.debug_log: {directory!r} is not an absolute path")
+        # With a slash at the end runsc makes one file for each command.
+        yield from ("--debug", f"--debug-log={directory}/")
+    if options.strace:
+        yield "--strace"
+
+
+def open_runsc(handler: str, options: RunscOptions, host: RuntimeHost) -> Runtime:
+    """Open a handler of type `runsc`."""
+    quirks = replace(
+        RUNSC,
+        global_args=tuple(flags(handler, options, host)),
+        # With the pod's own network the sentry opens the containers' sockets, with its own rights.
+        infra_capabilities=("CAP_NET_BIND_SERVICE",) if options.network == "host" else (),
+        own_network=options.network in ("", "sandbox"),
+        hides_net_core=options.network in ("", "sandbox"),
+    )
     return OciRuntime(handler, quirks, OciOptions(options.path, options.root, options.global_args), host)
 
 
 @hookimpl
 def noded_runtime_types() -> Iterable[RuntimeType]:
     return (RuntimeType("runsc", RunscOptions, open_runsc, binaries=("runsc", "conmon")),)
+
+
+@hookimpl
+def noded_diagnose(host: RuntimeHost) -> Iterable[Finding]:
+    if shutil.which("runsc") is None:
+        return  # a node without gVisor is nothing to repair; a configured handler says it itself
+    kvm = Path("/dev/kvm").exists()
+    yield Finding(
+        "gVisor platform kvm", True, "/dev/kvm is there" if kvm else "no /dev/kvm: use another platform"
+    )
+    init = shutil.which("catatonit")
+    yield Finding("gVisor sandbox container", init is not None, init or "install the package catatonit")

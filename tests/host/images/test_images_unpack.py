@@ -442,8 +442,21 @@ def test_a_hard_link_keeps_file_capabilities(tmp_path: Path) -> None:
     assert (tmp_path / "out/a").stat().st_uid == 9
 
 
-def test_the_child_has_no_more_rights_than_it_needs(tmp_path: Path) -> None:
-    """A child that waits for its pipe is looked at from outside."""
+@pytest.mark.parametrize("propagation", ["shared", "private"])
+def test_the_child_has_no_more_rights_than_it_needs(tmp_path: Path, propagation: str) -> None:
+    """A child that waits for its pipe is looked at from outside.
+
+    The store's mount is shared where systemd has set the node up, and private elsewhere.
+    """
+    subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=True)
+    try:
+        subprocess.run(["mount", f"--make-{propagation}", tmp_path], check=True)
+        check_rights(tmp_path)
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def check_rights(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
 
     async def main() -> dict[str, str]:

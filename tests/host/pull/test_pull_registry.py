@@ -25,7 +25,7 @@ from noded.model.paths import Layout
 from noded.store.database import Database
 from noded.store.images import ImageRows
 from noded.store.schema import MIGRATIONS
-from tests.support.images import Entry, Image, build, index, tar
+from tests.support.images import Entry, Image, artifact, build, index, tar
 from tests.support.registry import PASSWORD, USER, Registry
 
 pytestmark = [
@@ -48,7 +48,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 class Node:
     """The image side of a daemon, from registries.conf to the database."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep_blobs: bool = True) -> None:
+        self.keep_blobs = keep_blobs
         self.layout = Layout(directory / "root", directory / "state")
         self.layout.root.mkdir(parents=True)
         self.conf = directory / "registries.conf"
@@ -66,7 +67,11 @@ class Node:
                 content = ContentStore(self.layout.content)
                 layers = LayerStore(self.layout.layers, unpacker)
                 library = Library(
-                    content=content, layers=layers, rows=ImageRows(database), layout=self.layout
+                    content=content,
+                    layers=layers,
+                    rows=ImageRows(database),
+                    layout=self.layout,
+                    keep_blobs=self.keep_blobs,
                 )
                 library.set_in_use(tuple)
                 await library.load()
@@ -110,14 +115,18 @@ def tree(library: Library, image_id: str, layer: int) -> Path:
 
 
 def check(library: Library, name: str, image: Image = IMAGE) -> None:
+    check_tree(library, name, image)
+    for digest in image.blobs:
+        library.content.verify(digest)
+
+
+def check_tree(library: Library, name: str, image: Image = IMAGE) -> None:
     kept = library.get(name)
     assert kept is not None
     assert kept.id == image.id
     assert (tree(library, name, 0) / "etc/name").read_bytes() == b"base"
     tool = tree(library, name, 1) / "bin/tool"
     assert tool.stat().st_mode & 0o7777 == 0o4755
-    for digest in image.blobs:
-        library.content.verify(digest)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
@@ -302,3 +311,64 @@ def test_twenty_pulls_share_one_download(node: Node, registry: Registry) -> None
 
     node.run(work)
     assert results == [IMAGE.id] * 20
+
+
+MODEL = artifact({"model.bin": os.urandom(300_000), "docs/README.md": b"read me"})
+
+
+def test_an_artifact_is_pulled_as_files_that_share_the_space_of_their_blobs(
+    node: Node, registry: Registry
+) -> None:
+    name = registry.push(MODEL, "models/a", "v1")
+
+    async def work(puller: Puller, library: Library) -> None:
+        assert await puller.pull(name) == MODEL.digest
+        assert await puller.pull(name) == MODEL.digest
+        kept = library.get(name)
+        assert kept is not None
+        assert kept.artifact is not None
+        (chain_id,) = kept.chain_ids
+        root = library.layers.tree(chain_id)
+        assert (root / "docs/README.md").read_bytes() == b"read me"
+        model = root / "model.bin"
+        assert model.stat().st_mode & 0o777 == 0o444
+        assert model.stat().st_ino == library.content.path(MODEL.layer_digests[0]).stat().st_ino
+        info = await library.fs_info()
+        assert 300_000 < info.image.used_bytes < 400_000
+
+    node.run(work)
+
+    async def again(_puller: Puller, library: Library) -> None:
+        assert [image.id for image in library.list()] == [MODEL.digest]
+        await library.remove(name)
+
+    node.run(again)
+    assert node.is_empty()
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["image", "artifact"])
+def test_without_keeping_blobs_only_what_containers_need_stays(
+    tmp_path: Path, registry: Registry, files: bool
+) -> None:
+    made = Node(tmp_path, keep_blobs=False)
+    made.trust(registry)
+    image = MODEL if files else IMAGE
+    name = registry.push(image, "kept/a", "v1")
+
+    async def work(puller: Puller, library: Library) -> None:
+        image_id = await puller.pull(name)
+        kept = {digest for digest, _ in library.content.blobs()}
+        everything = {*image.blobs, image.digest}
+        assert kept == (everything if files else {image.id, image.digest})
+        assert await puller.pull(name) == image_id
+
+    made.run(work)
+
+    async def again(puller: Puller, library: Library) -> None:
+        image_id = await puller.pull(name)
+        if not files:
+            check_tree(library, name)
+        await library.remove(image_id)
+
+    made.run(again)
+    assert made.is_empty()

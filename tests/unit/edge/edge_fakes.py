@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from noded.engine.events import Events
+from noded.engine.stats import ContainerSample, PodDetail, PodSample
 from noded.errors import DeadlineExceeded, NotFound
 from noded.model.container import ContainerConfig
 from noded.model.image import FilesystemInfo, Image, ImageConfig, Usage
@@ -243,6 +245,21 @@ class FakeNode(Door):
         return self.owed
 
 
+class FakeStats:
+    """Knows no numbers: every object has attributes only."""
+
+    mount_point = "/var/lib/noded"
+
+    async def containers(self, views):
+        return [ContainerSample(view) for view in views]
+
+    async def pods(self, views):
+        return [PodSample(view, 1) for view in views]
+
+    async def details(self, views):
+        return [PodDetail(view, "", 1, None, None, ()) for view in views], None
+
+
 class FakeCore:
     def __init__(self, sandboxes=(), containers=(), images=()):
         usage = Usage("/var/lib/noded", 123, 45, 678)
@@ -260,3 +277,7 @@ class FakeCore:
         self.containers = FakeContainers(self.sink, containers)
         self.images = FakeImages(self.sink, images)
         self.node = FakeNode(self.sink)
+        self.stats = FakeStats()
+        self.events = Events(
+            lambda sandbox_id: [one for one in self.containers.views() if one.sandbox_id == sandbox_id]
+        )

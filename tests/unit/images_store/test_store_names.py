@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from noded.errors import InvalidArgument
 from noded.images.gc import chain_of, find_garbage
 from noded.images.names import Names, is_pinned
-from noded.model.image import Image, ImageConfig, LayerRef
+from noded.model.image import Artifact, Image, ImageConfig, LayerRef
 from noded.store.images import decode, encode
+from noded.wire import reference as references
 
 
 def digest(text: str) -> str:
@@ -209,3 +210,28 @@ def test_rows_of_a_later_version_are_read() -> None:
 def test_rows_that_are_no_images_are_told_apart(value: object) -> None:
     with pytest.raises(ValueError, match="not an image record"):
         decode(json.dumps(value))
+
+
+def test_a_short_name_is_looked_up_under_all_its_meanings() -> None:
+    one, two = image("a", "x.io/app:1"), image("b", "y.io/app:1", "y.io/only:latest")
+    known = names(one, two)
+
+    def meanings(text: str) -> list[references.Reference]:
+        return [references.parse(f"{host}/{text}") for host in ("x.io", "y.io")]
+
+    assert known.find("app:1", meanings) == one
+    assert known.find("only", meanings) == two
+    assert known.find("none", meanings) is None
+    assert known.find("app:1") is None
+    assert known.find(one.id, meanings) == one
+
+
+def test_an_artifact_is_stored_and_keeps_its_configuration_and_blobs() -> None:
+    model = replace(image("a", layers="xy"), artifact=Artifact("application/x", digest("cfg")))
+    assert decode(encode(model)) == model
+    blobs = [digest(text) for text in ("ma", "a", "cfg", "bx", "by")]
+    garbage = find_garbage(
+        images=[model], leased=(), in_use=(), blobs=blobs, layers=model.chain_ids, keep_blobs=False
+    )
+    assert garbage.blobs == {digest("a")}
+    assert garbage.layers == set()

@@ -26,6 +26,7 @@ from noded.images.pull import Puller
 from noded.images.registry import RegistryClient
 from noded.images.transport import Transport
 from noded.model.image import Credential, Image, LayerRef
+from noded.wire.artifact import ArtifactFile
 from noded.wire.descriptor import Platform
 from tests.support import images as build
 
@@ -57,6 +58,7 @@ class CountedLayers:
         self.complete: set[str] = set()
         self.waiting: set[str] = set()
         self.unpacked: list[str] = []
+        self.assembled: list[tuple[str, ...]] = []
         self.from_pipe: list[bool] = []
         self.failures: list[NodedError] = []
         self.hold: trio.Event | None = None
@@ -93,6 +95,14 @@ class CountedLayers:
         self.from_pipe.append(pipe)
         self.waiting.add(layer.chain_id)
         self.one_done.set()
+
+    async def assemble(
+        self, layers: Sequence[LayerRef], wanted: Sequence[ArtifactFile], content: ContentStore
+    ) -> None:
+        for file in wanted:
+            content.verify(file.blob_digest)
+        self.assembled.append(tuple(file.path for file in wanted))
+        self.waiting.update(layer.chain_id for layer in layers)
 
     async def publish(self, layers: Sequence[LayerRef]) -> None:
         for layer in layers:

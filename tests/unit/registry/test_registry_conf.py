@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noded.errors import InvalidArgument, PermissionDenied
-from noded.images.endpoints import Endpoint, candidates, resolve, tls_files
+from noded.images.endpoints import Endpoint, candidates, meanings, resolve, tls_files
 from noded.images.registries_conf import (
     PullFrom,
     RegistriesConf,
@@ -283,3 +283,11 @@ def test_certificates_are_found_per_host(tmp_path: Path) -> None:
     (place / "me.key").unlink()
     with pytest.raises(InvalidArgument, match=r"me.cert has no key: add .*me.key"):
         tls_files("a.io:5000", (first, second))
+
+
+def test_a_local_image_is_looked_up_under_every_meaning_of_a_short_name() -> None:
+    searched = conf('unqualified-search-registries = ["x.io", "y.io"]\nshort-name-mode = "enforcing"')
+    assert [str(name) for name in meanings(searched, "a:1")] == ["x.io/a:1", "y.io/a:1"]
+    assert [str(name) for name in meanings(searched, "z.io/a")] == ["z.io/a:latest"]
+    assert [str(name) for name in meanings(conf('[aliases]\na = "q.io/b"'), "a")] == ["q.io/b:latest"]
+    assert [str(name) for name in meanings(conf(""), "a")] == ["docker.io/library/a:latest"]

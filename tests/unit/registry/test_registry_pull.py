@@ -74,6 +74,24 @@ def test_a_digest_reference_gives_no_tag(world: World, registry: FakeRegistry) -
     assert registry.requests[-1].method == "HEAD"
 
 
+def test_an_artifact_is_kept_by_its_manifest_digest(world: World, registry: FakeRegistry) -> None:
+    model = build.artifact({"model.bin": b"weights" * 1000, "docs/README.md": b"read me", "": b"untitled"})
+    registry.push(model, "a/model", "t")
+    name = f"{registry.host}/a/model:t"
+    assert world.pull(name) == model.digest
+    kept = world.library.images[name]
+    assert kept.artifact is not None
+    assert (kept.artifact.type, kept.artifact.config_digest) == ("application/vnd.example.model", model.id)
+    assert kept.size_bytes == len(model.manifest) + sum(len(blob) for blob in model.blobs.values())
+    untitled = model.layer_digests[2].replace(":", "-")
+    assert world.layers.assembled == [("model.bin", "docs/README.md", untitled)]
+    assert all(world.content.has(digest) for digest in (*model.blobs, model.digest))
+    assert world.library.leases == {}
+    registry.requests.clear()
+    assert world.pull(name) == model.digest
+    assert [one.method for one in registry.requests] == ["HEAD"]
+
+
 def test_an_index_gives_the_image_of_this_platform(world: World, registry: FakeRegistry) -> None:
     arm = image(SMALL, arch="arm64")
     registry.push(arm, "a/multi")

@@ -97,12 +97,20 @@ def test_an_unpacker_that_dies_gets_the_file_instead(world: World, registry: Fak
     assert registry.count("blobs") == 3
 
 
-def test_an_artifact_is_no_image(world: World, registry: FakeRegistry) -> None:
-    manifest = IMAGE.manifest.replace(build.OCI_CONFIG.encode(), b"application/vnd.cncf.helm.config.v1+json")
-    registry.push(build.Image(manifest, IMAGE.media_type, IMAGE.config, IMAGE.blobs), "a/chart", "t")
-    error = world.fails(f"{registry.host}/a/chart:t")
-    assert isinstance(error, FailedPrecondition)
-    assert "artifact of type 'application/vnd.cncf.helm.config.v1+json'" in str(error)
+def test_an_artifact_with_an_unsafe_name_is_refused(world: World, registry: FakeRegistry) -> None:
+    registry.push(build.artifact({"../../etc/cron.d/x": b"* * * * *"}), "a/model", "t")
+    error = world.fails(f"{registry.host}/a/model:t")
+    assert isinstance(error, InvalidArgument)
+    assert str(error).startswith("cannot pull ")
+    assert "../../etc/cron.d/x" in str(error)
+
+
+def test_an_image_with_a_layer_that_is_no_tar_is_refused(world: World, registry: FakeRegistry) -> None:
+    manifest = IMAGE.manifest.replace(build.OCI_LAYER.encode(), b"application/vnd.example.layer")
+    registry.push(build.Image(manifest, IMAGE.media_type, IMAGE.config, IMAGE.blobs), "a/odd", "t")
+    error = world.fails(f"{registry.host}/a/odd:t")
+    assert isinstance(error, InvalidArgument)
+    assert "application/vnd.example.layer" in str(error)
 
 
 def test_a_bad_reference_is_refused_before_anything_is_asked(world: World, registry: FakeRegistry) -> None:

@@ -8,15 +8,27 @@ __all__ = (
     "Debt",
     "ForgiveDebtRequest",
     "ForgiveDebtResponse",
+    "ImageUsageRequest",
+    "ImageUsageResponse",
     "InfoRequest",
     "InfoResponse",
+    "InspectImageRequest",
+    "InspectImageResponse",
     "ListDebtsRequest",
     "ListDebtsResponse",
     "LoadImageRequest",
     "LoadImageResponse",
     "LoadedImage",
+    "PulledLayer",
+    "RunningPull",
     "SaveImageRequest",
     "SaveImageResponse",
+    "UsedByImage",
+    "VerifiedImage",
+    "VerifyImagesRequest",
+    "VerifyImagesResponse",
+    "WatchPullsRequest",
+    "WatchPullsResponse",
 )
 
 from dataclasses import dataclass
@@ -89,6 +101,38 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class ImageUsageRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "ImageUsageRequest", ImageUsageRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ImageUsageResponse(betterproto2.Message):
+    images: "list[UsedByImage]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+
+    images_bytes: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    all images together
+    """
+
+    containers_bytes: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    writable layers of all containers, at most half a minute old
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "ImageUsageResponse", ImageUsageResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class InfoRequest(betterproto2.Message):
     pass
 
@@ -105,6 +149,32 @@ class InfoResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("noded.admin.v1", "InfoResponse", InfoResponse)
+
+
+@dataclass(eq=False, repr=False)
+class InspectImageRequest(betterproto2.Message):
+    reference: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    image ID or reference
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "InspectImageRequest", InspectImageRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class InspectImageResponse(betterproto2.Message):
+    json: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    an object; its keys are for people and may change between versions
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "InspectImageResponse", InspectImageResponse
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -173,6 +243,49 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class PulledLayer(betterproto2.Message):
+    digest: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of the compressed layer
+    """
+
+    phase: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    waiting, downloading, streaming, unpacking, done, present
+    """
+
+    done_bytes: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+
+    total_bytes: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+
+
+default_message_pool.register_message("noded.admin.v1", "PulledLayer", PulledLayer)
+
+
+@dataclass(eq=False, repr=False)
+class RunningPull(betterproto2.Message):
+    reference: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    full name
+    """
+
+    started_at_ns: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    ns since the epoch
+    """
+
+    layers: "list[PulledLayer]" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    empty until the manifest is known
+    """
+
+
+default_message_pool.register_message("noded.admin.v1", "RunningPull", RunningPull)
+
+
+@dataclass(eq=False, repr=False)
 class SaveImageRequest(betterproto2.Message):
     references: "list[str]" = betterproto2.field(
         1, betterproto2.TYPE_STRING, repeated=True
@@ -203,4 +316,123 @@ class SaveImageResponse(betterproto2.Message):
 
 default_message_pool.register_message(
     "noded.admin.v1", "SaveImageResponse", SaveImageResponse
+)
+
+
+@dataclass(eq=False, repr=False)
+class UsedByImage(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    references: "list[str]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    tags, then digests
+    """
+
+    used_bytes: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    documents, compressed and unpacked layers
+    """
+
+    unique_bytes: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    what no other image shares
+    """
+
+    in_use: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    a container stands on it
+    """
+
+
+default_message_pool.register_message("noded.admin.v1", "UsedByImage", UsedByImage)
+
+
+@dataclass(eq=False, repr=False)
+class VerifiedImage(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    references: "list[str]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    tags, then digests
+    """
+
+    problems: "list[str]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    one line each
+    """
+
+    usable: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    containers can be made from it
+    """
+
+    repaired: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    it was damaged, and is not any more
+    """
+
+
+default_message_pool.register_message("noded.admin.v1", "VerifiedImage", VerifiedImage)
+
+
+@dataclass(eq=False, repr=False)
+class VerifyImagesRequest(betterproto2.Message):
+    references: "list[str]" = betterproto2.field(
+        1, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    image IDs or references, none = all images
+    """
+
+    deep: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    read every blob and extract every layer again, instead of comparing sizes
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "VerifyImagesRequest", VerifyImagesRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class VerifyImagesResponse(betterproto2.Message):
+    images: "list[VerifiedImage]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "VerifyImagesResponse", VerifyImagesResponse
+)
+
+
+@dataclass(eq=False, repr=False)
+class WatchPullsRequest(betterproto2.Message):
+    period_ms: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    between two answers, 0 = 200
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "WatchPullsRequest", WatchPullsRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class WatchPullsResponse(betterproto2.Message):
+    pulls: "list[RunningPull]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "WatchPullsResponse", WatchPullsResponse
 )

@@ -1,0 +1,234 @@
+"""Finding what is damaged in the local store, and making it good from what is kept beside it.
+
+Three depths. At every start names are looked at (`Library.load`): an image that lacks a blob or a layer
+is set aside. After a crash of the node, sizes are compared too. `noded images verify` looks at the same,
+and with `deep` it reads every blob and extracts every layer anew to compare the trees.
+
+What is damaged is taken away, and an image that lost a layer is not listed until it has it again: from
+its kept blob at once, else by the next pull, which brings only what is missing. A tree below a running
+container is left alone, since its files would vanish under the container.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from noded.errors import DataLoss, FailedPrecondition, NodedError, NotFound
+from noded.images.filesystem import tree_usage
+from noded.images.library import Library
+from noded.model.image import Image, LayerRef
+from noded.wire import manifest as manifests
+from noded.wire.artifact import ArtifactFile, artifact_files
+from noded.wire.manifest import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES
+
+log = structlog.get_logger(__name__)
+
+_SLACK_BYTES = 1 << 20  # of metadata blocks that a file system adds or drops after the extraction
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found of one image.
+
+    Args:
+        problems: one line each.
+        usable: whether containers can be made from it, after a repair if one was needed.
+        repaired: whether it was damaged, and is not any more.
+    """
+
+    image: Image
+    problems: list[str] = field(default_factory=list)
+    usable: bool = True
+    repaired: bool = False
+
+
+class Repairer:
+    """Verifies and repairs the images of a library. One image at a time: it reads the whole disk."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._content, self._layers = library.content, library.layers
+        self._lock = trio.Lock()
+        # Found good in this run, by depth: images share their lower layers.
+        self._good: set[str] = set()
+
+    async def verify(self, images: Sequence[Image], *, deep: bool) -> list[Verdict]:
+        """Look at images, take away what is damaged, and repair what can be repaired without a registry.
+
+        Cancellation: between two blobs or layers, and in an extraction; what was found stays found.
+        Locks: one verification at a time.
+        """
+        async with self._lock:
+            self._good.clear()
+            return [await self._verify(image, deep=deep) for image in images]
+
+    async def after_crash(self) -> None:
+        """Compare sizes of everything, once, before changes are accepted."""
+        verdicts = await self.verify(self._library.list(), deep=False)
+        bad = [verdict for verdict in verdicts if verdict.problems]
+        log.info("images checked after a crash of the node", images=len(verdicts), damaged=len(bad))
+
+    async def repair_all(self) -> None:
+        """Repair the images that a start set aside, as far as their blobs are kept."""
+        async with self._lock:
+            for image in self._library.damaged():
+                problem = await self._repair(image)
+                if problem:
+                    log.warning("image not repaired, pull it again", image=image.id, problem=problem)
+
+    async def _verify(self, image: Image, *, deep: bool) -> Verdict:
+        verdict = Verdict(image)
+        complete = await self._check_documents(image, verdict)
+        await self._check_blobs(image, verdict, deep=deep)
+        broken = await self._check_trees(image, verdict, deep=deep)
+        for problem in verdict.problems:
+            log.warning("image damaged", image=image.id, tags=image.tags, problem=problem)
+        if broken or not complete:
+            held = await self._library.set_aside(broken, [] if complete else [image.id])
+            if held:
+                verdict.problems.append("a container uses it: remove the container, then verify again")
+        if self._library.is_damaged(image.id):
+            problem = await self._repair(image)
+            verdict.usable, verdict.repaired = not problem, not problem
+            if problem:
+                verdict.problems.append(f"not repaired, pull it again: {problem}")
+        return verdict
+
+    async def _check_documents(self, image: Image, verdict: Verdict) -> bool:
+        """Whether manifest and configuration are there and good."""
+        complete = True
+        for digest, limit in (
+            (image.manifest_digest, MAX_MANIFEST_BYTES),
+            (image.config_digest, MAX_CONFIG_BYTES),
+        ):
+            try:
+                await trio.to_thread.run_sync(self._content.read, digest, limit)
+            except (NotFound, DataLoss) as error:
+                verdict.problems.append(str(error))
+                complete = False
+                await trio.to_thread.run_sync(self._content.delete, digest)
+        return complete
+
+    async def _check_blobs(self, image: Image, verdict: Verdict, *, deep: bool) -> None:
+        for layer in image.layers:
+            digest = layer.blob_digest
+            if digest in self._good or not self._content.has(digest):
+                continue  # blobs need not be kept; an artifact's tree is looked at below
+            problem = ""
+            if self._content.size(digest) != layer.size_bytes:
+                problem = f"{self._content.size(digest)} bytes instead of {layer.size_bytes}"
+            elif deep:
+                try:
+                    await trio.to_thread.run_sync(self._content.verify, digest)
+                except DataLoss as error:
+                    problem = str(error)
+            if problem:
+                verdict.problems.append(f"{digest}: {problem}; it was removed, a pull brings it when needed")
+                await trio.to_thread.run_sync(self._content.delete, digest)
+            else:
+                self._good.add(digest)
+
+    async def _check_trees(self, image: Image, verdict: Verdict, *, deep: bool) -> set[str]:
+        """Chain IDs whose trees are damaged."""
+        if image.artifact is not None:
+            problem = await trio.to_thread.run_sync(self._artifact_problem, image)
+            verdict.problems += [problem] if problem else []
+            return set(image.chain_ids) if problem else set()
+        broken = set()
+        for index, layer in enumerate(image.layers):
+            if layer.chain_id in self._good:
+                continue
+            problem = await self._tree_problem(layer, image.layers[:index], deep=deep)
+            if problem:
+                verdict.problems.append(f"{layer.diff_id}: {problem}")
+                broken.add(layer.chain_id)
+            else:
+                self._good.add(layer.chain_id)
+        return broken
+
+    async def _tree_problem(self, layer: LayerRef, lowers: Sequence[LayerRef], *, deep: bool) -> str:
+        if not self._layers.has(layer.chain_id):
+            return "the layer is missing"
+        problem = await trio.to_thread.run_sync(self._size_problem, layer)
+        # Without good lower layers there is nothing that the tree could be compared with.
+        comparable = all(lower.chain_id in self._good for lower in lowers)
+        if problem or not deep or not comparable or not self._content.has(layer.blob_digest):
+            return problem
+        source = await trio.to_thread.run_sync(self._content.open, layer.blob_digest)
+        try:
+            return await self._layers.compare(layer, [lower.chain_id for lower in lowers], source)
+        finally:
+            os.close(source)
+
+    def _artifact_problem(self, image: Image) -> str:
+        """Its files are links to its blobs, which have been looked at."""
+        if not all(self._layers.has(chain_id) for chain_id in image.chain_ids):
+            return "its files are missing"
+        try:
+            for chain_id in image.chain_ids:
+                for file in self._artifact_files(image):
+                    ours = (self._layers.tree(chain_id) / file.path).lstat()
+                    if ours.st_size != self._content.size(file.blob_digest):
+                        return f"its file {file.path!r} has {ours.st_size} bytes"
+        except (NodedError, OSError) as error:
+            return str(error)
+        return ""
+
+    def _size_problem(self, layer: LayerRef) -> str:
+        record = self._layers.record(layer.chain_id)
+        used_bytes, inodes = tree_usage(self._layers.tree(layer.chain_id).parent)
+        if inodes != record.used_inodes:
+            return f"its tree has {inodes} files and directories instead of {record.used_inodes}"
+        if abs(used_bytes - record.used_bytes) > _SLACK_BYTES + record.used_bytes // 10:
+            return f"its tree has {used_bytes} bytes instead of {record.used_bytes}"
+        return ""
+
+    async def _repair(self, image: Image) -> str:
+        """Make an image whole from its blobs; returns why that is not possible, "" when it is done."""
+        owner = f"repair-{image.id}"
+        try:
+            await self._library.lease(_digests(image), owner)
+            await self._restore_trees(image)
+            await self._layers.publish(image.layers)
+            await self._library.publish(image)
+        except NodedError as error:
+            return str(error)
+        finally:
+            with trio.move_on_after(60, shield=True):
+                await self._library.release(owner)
+        log.info("image repaired", image=image.id, tags=image.tags)
+        return ""
+
+    async def _restore_trees(self, image: Image) -> None:
+        missing = [layer for layer in image.layers if not self._layers.has(layer.chain_id)]
+        if image.artifact is not None:
+            if missing:
+                files = await trio.to_thread.run_sync(self._artifact_files, image)
+                await self._layers.assemble(image.layers, files, self._content)
+            return
+        for layer in missing:
+            source = await trio.to_thread.run_sync(self._content.open, layer.blob_digest)
+            try:
+                await self._layers.unpack(layer, source)
+            except DataLoss:
+                await trio.to_thread.run_sync(self._content.delete, layer.blob_digest)
+                raise
+            finally:
+                os.close(source)
+
+    def _artifact_files(self, image: Image) -> Sequence[ArtifactFile]:
+        data = self._content.read(image.manifest_digest, MAX_MANIFEST_BYTES)
+        manifest = manifests.parse_manifest(data)
+        if not isinstance(manifest, manifests.Manifest):
+            raise FailedPrecondition(f"{image.manifest_digest} is an index")
+        return artifact_files(manifest)
+
+
+def _digests(image: Image) -> Collection[str]:
+    blobs = (layer.blob_digest for layer in image.layers)
+    return {image.manifest_digest, image.config_digest, *blobs, *image.chain_ids}

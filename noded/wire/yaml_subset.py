@@ -1,0 +1,111 @@
+"""The part of YAML that containers-registries.d(5) files are written in: nested mappings of scalars. Pure.
+
+Understood: block mappings, plain, 'single' and "double" quoted scalars on one line, comments, empty flow
+mappings `{}`, and any JSON document. Everything else is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from noded.errors import InvalidArgument
+
+_KEY: Final = re.compile(
+    r"""(?P<key>"(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s#'"\[\]{},&*!|>%@`?-][^#'"]*?)\s*:(?:\s+(?P<value>.*))?\Z"""
+)
+_SPECIAL: Final = tuple("&*!|>[]{}%@`,")
+_BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_NULLS: Final = ("", "~", "null", "Null", "NULL")
+
+
+def parse(text: str) -> Any:
+    """The document as dict, str, bool or None; numbers stay text, since none is expected.
+
+    Raises: InvalidArgument naming the line.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            pass  # a comment before or behind it makes it YAML only
+    root: dict[str, Any] = {}
+    # (indentation of the keys or -1 while unknown, the mapping)
+    stack: list[tuple[int, dict[str, Any]]] = [(-1, root)]
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = _without_comment(line).rstrip()
+        if not content.strip() or content == "---":
+            continue
+        indent = len(content) - len(content.lstrip(" "))
+        if content.lstrip(" ").startswith("\t"):
+            raise InvalidArgument(f"line {number}: indented by a tab")
+        while len(stack) > 1 and (indent < stack[-1][0] or (stack[-1][0] == -1 and indent <= stack[-2][0])):
+            stack.pop()
+        own, mapping = stack[-1]
+        if own not in (-1, indent):
+            raise InvalidArgument(f"line {number}: its indentation fits no line above")
+        stack[-1] = indent, mapping
+        key, value = _entry(content.strip(), number)
+        if key in mapping:
+            raise InvalidArgument(f"line {number}: key {key!r} is repeated")
+        if value is None:
+            mapping[key] = None
+            stack.append((-1, _Below(mapping, key)))
+        else:
+            mapping[key] = value
+    return root
+
+
+class _Below(dict[str, Any]):
+    """A mapping that takes its place below a key with its first entry."""
+
+    def __init__(self, above: dict[str, Any], key: str) -> None:
+        super().__init__()
+        self._above, self._key = above, key
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._above[self._key] = self
+
+
+def _entry(content: str, number: int) -> tuple[str, Any]:
+    match = _KEY.match(content)
+    if match is None:
+        raise InvalidArgument(f"line {number}: {content[:60]!r} is not `key: value`")
+    key = _scalar(match["key"].strip(), number)
+    return str(key), _scalar((match["value"] or "").strip(), number)
+
+
+def _scalar(text: str, number: int) -> Any:
+    if text.startswith('"'):
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            raise InvalidArgument(f"line {number}: {text[:60]!r} is not a quoted text") from None
+    if text.startswith("'"):
+        if len(text) < 2 or not text.endswith("'") or "'" in text[1:-1].replace("''", ""):
+            raise InvalidArgument(f"line {number}: {text[:60]!r} is not a quoted text")
+        return text[1:-1].replace("''", "'")
+    if text == "{}":
+        return {}
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if text.startswith((*_SPECIAL, "- ")) or text == "-" or ": " in text:
+        raise InvalidArgument(f"line {number}: {text[:60]!r} is YAML that noded does not read here")
+    return text
+
+
+def _without_comment(line: str) -> str:
+    """Cut a comment, unless its sign is inside quotes."""
+    quote = ""
+    for index, character in enumerate(line):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "#" and (index == 0 or line[index - 1] in " \t"):
+            return line[:index]
+    return line

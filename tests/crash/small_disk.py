@@ -1,0 +1,68 @@
+"""A small ext4 file system in a loop file, to be filled to the last block."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tests.crash.faults import FaultyDaemon
+
+_CHUNK_BYTES = 1 << 20
+
+
+class SmallDisk:
+    """Mounted at `target` on entry; the loop device goes with the mount."""
+
+    def __init__(self, image: Path, target: Path, megabytes: int) -> None:
+        self._filler = target / "filler"
+        self._target = target
+        with image.open("wb") as file:
+            file.truncate(megabytes << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True, capture_output=True)
+        target.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-o", "loop", image, target], check=True)
+
+    def fill(self) -> None:
+        """Take every free block."""
+        with self._filler.open("ab", buffering=0) as file:
+            size = _CHUNK_BYTES
+            while size:
+                try:
+                    if file.write(bytes(size)) == size:
+                        continue
+                except OSError:
+                    pass
+                size //= 2
+
+    def free(self) -> None:
+        """Give the space back. Idempotent."""
+        self._filler.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with suppress(FileNotFoundError):
+            self.free()
+        subprocess.run(["umount", "--lazy", self._target], check=False, capture_output=True)
+
+
+class DaemonOnSmallDisk(FaultyDaemon):
+    """A noded whose root directory is on a disk of its own."""
+
+    disk: SmallDisk
+
+    def __init__(self, directory: Path, megabytes: int, **options: Any) -> None:
+        super().__init__(directory, **options)
+        self._megabytes = megabytes
+
+    def prepare(self) -> None:
+        self.directory.mkdir(parents=True, mode=0o711)
+        self.disk = SmallDisk(self.directory / "disk.img", self.root, self._megabytes)
+        super().prepare()
+
+    def close(self) -> None:
+        self.disk.free()
+        try:
+            super().close()
+        finally:
+            self.disk.close()

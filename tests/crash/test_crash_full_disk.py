@@ -1,0 +1,131 @@
+"""A full disk below noded's root: clear refusals, nothing lost, and all is well when space returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.crash.small_disk import DaemonOnSmallDisk
+from tests.crash.world import World
+from tests.support import images
+
+pytestmark = pytest.mark.root
+
+DISK_MEGABYTES = 64
+EXIT_SECONDS = 30.0
+
+
+@pytest.fixture
+def full(image_layout: Path, tmp_path: Path) -> Iterator[World]:
+    """A world whose daemon's root is a small disk, still with room."""
+    with World(DaemonOnSmallDisk(tmp_path, DISK_MEGABYTES), image_layout) as running:
+        yield running
+
+
+def refusal(call, *arguments) -> str:
+    """The message with which a call is refused for want of space."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, caught.value.details()
+    message = str(caught.value.details())
+    assert "free space" in message, message
+    return message
+
+
+def test_everything_is_refused_clearly_on_a_full_disk_and_works_when_space_returns(full, tmp_path, seed):
+    print(f"seed {seed}")
+    cri, disk = full.cri, full.daemon.disk
+    big = images.build([images.tar([images.Entry("data", os.urandom(4 << 20))])])
+    layout = images.write_layout(big, tmp_path / "big", "crash.example/big:1")
+    before = full.oracle.take()
+    pod, config = full.pod()
+    container = cri.create(pod, full.main(), config)
+    cri.start(container)
+    other = full.daemon.pod_config(cri, pid="POD")
+    disk.fill()
+    held = full.oracle.take()
+    refusal(cri.load, layout)
+    refusal(cri.run_pod, other)
+    refusal(cri.create, pod, full.main("second"), config)
+    full.assert_unchanged(held)
+    # What needs no space goes on.
+    assert [one.id for one in cri.pods()] == [pod]
+    assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
+    disk.free()
+    cri.load(layout)
+    cri.image.RemoveImage(
+        cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image="crash.example/big:1")), timeout=20
+    )
+    cri.run_container(pod, full.main("second"), config)
+    cri.remove_pod(cri.run_pod(other))
+    cri.remove_pod(pod)
+    full.assert_unchanged(before)
+
+
+def test_an_exit_on_a_full_disk_is_told_when_space_returns(full, seed):
+    """Also over a SIGKILL meanwhile; and the daemon neither dies of it nor refuses to start."""
+    print(f"seed {seed}")
+    cri, disk = full.cri, full.daemon.disk
+    before = full.oracle.take()
+    pod, config = full.pod()
+    containers = []
+    for name in ("first", "second"):
+        container = cri.create(pod, full.main(name, "/bin/sh", "-c", "sleep 10000; exit 1"), config)
+        cri.start(container)
+        containers.append(container)
+    pids = [process_of(cri, container) for container in containers]
+    daemon = full.daemon.pid
+    disk.fill()
+    end(pids[0])
+    full.settled()
+    assert full.daemon.running
+    assert full.daemon.pid == daemon
+    full.daemon.kill()
+    end(pids[1])
+    full.restarted()
+    assert [one.id for one in cri.pods()] == [pod]
+    disk.free()
+    for container in containers:
+        assert cri.wait_exited(container, EXIT_SECONDS).exit_code == 137
+    cri.remove_pod(pod)
+    full.assert_unchanged(before)
+
+
+def process_of(cri, container: str) -> int:
+    return int(json.loads(cri.verbose_status(container).info["info"])["pid"])
+
+
+def end(pid: int) -> None:
+    """SIGKILL a process and wait until it is gone."""
+    process = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([process], [], [], EXIT_SECONDS)[0]
+    os.close(process)
+
+
+def test_pods_are_stopped_and_removed_on_a_full_disk(full, seed):
+    """Otherwise an eviction could never free it."""
+    print(f"seed {seed}")
+    cri, disk = full.cri, full.daemon.disk
+    before = full.oracle.take()
+    pods = []
+    for _ in range(3):
+        pod, config = full.pod()
+        container = cri.create(pod, full.main(), config)
+        cri.start(container)
+        pods.append((pod, container))
+    disk.fill()
+    cri.stop(pods[0][1])
+    cri.remove(pods[1][1])
+    for pod, _ in pods:
+        cri.remove_pod(pod)
+    full.assert_unchanged(before | {"run directories": full.oracle.take()["run directories"]})
+    disk.free()
+    full.assert_unchanged(before)

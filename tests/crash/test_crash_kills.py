@@ -1,0 +1,150 @@
+"""SIGKILL of noded at random moments, under load: live pods do not notice, and nothing is left.
+
+The full count is resumable: batches that ended clean are kept in build/crash-kills-SEED.json.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.crash.world import HANDLERS, IMAGE, World
+
+pytestmark = pytest.mark.root
+
+BATCH = 50
+CLIENTS = 3
+CALL_SECONDS = 60.0
+BUILD = Path(__file__).resolve().parents[2] / "build"
+
+
+def test_live_pods_survive_kills_at_random_moments(world, seed, counts):
+    kills, live = counts(10, 1000), counts(6, 20)
+    progress = BUILD / f"crash-kills-{seed}.json"
+    resumable = kills > BATCH
+    done = json.loads(progress.read_text())["kills"] if resumable and progress.exists() else 0
+    print(f"seed {seed}: kills {done} to {kills}, {live} live pods")
+    before = world.oracle.take()
+    ids = start_live_pods(world, live)
+    facts = facts_of(world, ids)
+    alone = world.oracle.take()
+    while done < kills:
+        batch = range(done, min(done + BATCH, kills))
+        under_load(world, lambda batch=batch: kill_often(world, batch, seed, ids, facts))
+        world.settled()
+        assert {pod.id for pod in world.cri.pods()} == ids
+        assert facts_of(world, ids) == facts
+        world.assert_unchanged(alone)
+        assert len(addresses(world)) == live
+        done = batch.stop
+        if resumable:
+            progress.parent.mkdir(exist_ok=True)
+            progress.write_text(json.dumps({"kills": done, "live_pods": live}))
+    for container in world.cri.containers():
+        assert world.cri.exec(container.id, "echo", "alive").stdout == b"alive\n"
+    world.cri.remove_all_pods()
+    world.assert_unchanged(before)
+
+
+def start_live_pods(world: World, count: int) -> set[str]:
+    """Pods with one running container each, on both handlers, with and without a shared PID namespace."""
+    ids = set()
+    for number in range(count):
+        pid = "POD" if number % 2 else "CONTAINER"
+        config = world.daemon.pod_config(world.cri, pid=pid)
+        pod = world.cri.run_pod(config, HANDLERS[number // 2 % 2])
+        main = world.cri.container_config("main", IMAGE, ["sleep", "100000"], pid=pid)
+        world.cri.run_container(pod, main, config)
+        ids.add(pod)
+    return ids
+
+
+def facts_of(world: World, ids: set[str]) -> dict[str, Any]:
+    """What must not change: states, times, addresses, and the very processes."""
+    cri = world.cri
+    pods = {pod.id: (pod.state, pod.created_at, cri.pod_ip(pod.id)) for pod in cri.pods() if pod.id in ids}
+    containers = {}
+    for one in cri.containers():
+        if one.pod_sandbox_id in ids:
+            answer = cri.verbose_status(one.id)
+            pid = json.loads(answer.info["info"])["pid"]
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            started_ticks = stat[stat.rindex(")") + 2 :].split()[19]
+            containers[one.id] = (one.state, one.created_at, answer.status.started_at, pid, started_ticks)
+    return {**pods, **containers}
+
+
+def addresses(world: World) -> list[str]:
+    """The names of host-local's address files."""
+    return [path.name for path in world.daemon.ipam.rglob("10.*") if path.is_file()]
+
+
+def kill_often(world: World, batch: range, seed: int, ids: set[str], facts: dict[str, Any]) -> None:
+    for number in batch:
+        moment = random.Random(f"{seed} {number}").uniform(0.0, 0.8)
+        threading.Event().wait(moment)  # not for something to happen: this is the random moment
+        world.daemon.kill()
+        world.daemon.start()
+        # At once, while the daemon still looks at the node.
+        assert facts_of(world, ids) == facts, f"after kill {number}"
+
+
+def under_load(world: World, work: Callable[[], None]) -> None:
+    """Do `work` while clients make and remove pods; each of their calls must succeed in the end."""
+    over, failures = threading.Event(), []
+
+    def client(number: int) -> None:
+        with world.daemon.client() as cri:
+            life = 0
+            while not over.is_set() and not failures:
+                try:
+                    one_pod_life(world, cri, HANDLERS[(number + life) % 2])
+                except BaseException as error:
+                    failures.append(error)
+                    raise
+                life += 1
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    for thread in clients:
+        thread.start()
+    try:
+        work()
+    finally:
+        over.set()
+        for thread in clients:
+            thread.join()
+    assert not failures, failures
+
+
+def one_pod_life(world: World, cri: Any, handler: str) -> None:
+    """What kubelet does: every call is repeated while noded is away."""
+    pb = cri.pb
+
+    def call(method: Any, request: Any) -> Any:
+        while True:
+            try:
+                return method(request, timeout=CALL_SECONDS, wait_for_ready=True)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+
+    config = world.daemon.pod_config(cri)
+    run = pb.RunPodSandboxRequest(config=config, runtime_handler=handler)
+    pod = call(cri.runtime.RunPodSandbox, run).pod_sandbox_id
+    main = cri.container_config("main", IMAGE, ["sleep", "1000"])
+    create = pb.CreateContainerRequest(pod_sandbox_id=pod, config=main, sandbox_config=config)
+    container = call(cri.runtime.CreateContainer, create).container_id
+    try:
+        call(cri.runtime.StartContainer, pb.StartContainerRequest(container_id=container))
+    except grpc.RpcError:  # started, but the answer was lost: a second start is refused
+        status = call(cri.runtime.ContainerStatus, pb.ContainerStatusRequest(container_id=container)).status
+        assert status.state == pb.CONTAINER_RUNNING
+    call(cri.runtime.StopPodSandbox, pb.StopPodSandboxRequest(pod_sandbox_id=pod))
+    call(cri.runtime.RemovePodSandbox, pb.RemovePodSandboxRequest(pod_sandbox_id=pod))

@@ -1,0 +1,214 @@
+"""The crash matrix: every rung of both ladders, up and down, with a fault before and after it.
+
+The cells are made from the ladders themselves. In each one the fault happens once; then the test
+does what kubelet would (ask again, or after a SIGKILL start noded and ask again), and at the end
+the host is as it was: no row, mount, namespace, cgroup, process, address or descriptor more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.crash.faults import ACTS, MOMENTS, Fault, ladders
+from tests.crash.world import HANDLERS, World
+
+pytestmark = pytest.mark.root
+
+WAYS = ("up", "down", "rollback")
+ONE_ROLLBACK_OF = 5  # in continuous integration
+REPORT = Path(__file__).resolve().parents[2] / "build" / "crash-matrix.md"
+
+
+def cells() -> list[tuple[str, Fault]]:
+    """(way, fault): `down` is on request, `rollback` the same steps after a failed create."""
+    return [
+        (way, Fault(ladder, rung, "up" if way == "up" else "down", moment, act))
+        for ladder, rungs in ladders().items()
+        for way in WAYS
+        for rung in rungs
+        for act in ACTS
+        for moment in MOMENTS
+    ]
+
+
+def name_of(cell: tuple[str, Fault]) -> str:
+    way, fault = cell
+    return f"{fault.ladder}-{fault.rung}-{way}-{fault.act}-{fault.moment}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All cells under `make prove`; otherwise without those that repeat others."""
+    if "cell" in metafunc.fixturenames:
+        full = os.environ.get("NODED_PROVE", "") not in ("", "0")
+        chosen = cells() if full else short_list(int(metafunc.config.getoption("hypothesis_seed")))
+        metafunc.parametrize("cell", chosen, ids=name_of)
+
+
+def short_list(seed: int) -> list[tuple[str, Fault]]:
+    """Every rung up and down, and a sample of the rollbacks, which go down the same way.
+
+    A SIGKILL before a rung finds the same as one after the rung that came before it, so of those
+    two only the latter is kept.
+    """
+    chosen = [
+        cell for cell in cells() if cell[1].act != "kill" or cell[1].moment == "after" or is_first(*cell)
+    ]
+    rollbacks = [cell for cell in chosen if cell[0] == "rollback"]
+    sample = random.Random(f"{seed} rollbacks").sample(rollbacks, len(rollbacks) // ONE_ROLLBACK_OF)
+    return [cell for cell in chosen if cell[0] != "rollback" or cell in sample]
+
+
+def is_first(way: str, fault: Fault) -> bool:
+    """Whether nothing has happened yet when this step comes."""
+    return fault.rung == ladders()[fault.ladder][0 if way == "up" else -1]
+
+
+class Results:
+    """What came of each cell, as a table in build/crash-matrix.md."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, Fault, str, float]] = []
+
+    def write(self) -> None:
+        passed = sum(row[2] == "clean" for row in self.rows)
+        seconds = sum(row[3] for row in self.rows)
+        lines = [
+            "# Crash matrix",
+            "",
+            f"{len(self.rows)} of {len(cells())} cells run in {seconds:.0f} s, {passed} clean, "
+            f"{len(self.rows) - passed} not.",
+            "",
+            "| ladder | rung | way | fault | result | seconds |",
+            "|---|---|---|---|---|---:|",
+            *(
+                f"| {fault.ladder} | {fault.rung} | {way} | {fault.act} {fault.moment} | {result} "
+                f"| {took:.2f} |"
+                for way, fault, result, took in self.rows
+            ),
+        ]
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text("\n".join(lines) + "\n")
+        print(f"\n{lines[2]}")
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[Results]:
+    gathered = Results()
+    yield gathered
+    gathered.write()
+
+
+@pytest.fixture(scope="module")
+def worlds(open_world: Callable[..., World]) -> Callable[[], World]:
+    """The current world; a new one after a cell that left something behind."""
+    open_ones: list[World] = []
+
+    def current(*, spoilt: bool = False) -> World:
+        if spoilt:
+            open_ones.clear()
+        if not open_ones:
+            open_ones.append(open_world())
+        return open_ones[0]
+
+    return current
+
+
+def test_after_any_fault_the_retry_works_and_nothing_is_left(cell, worlds, results, seed):
+    way, fault = cell
+    print(f"seed {seed}; armed: {fault}")
+    world: World = worlds()
+    before = world.oracle.take()
+    started = time.monotonic()
+    result = "FAILED"
+    try:
+        perform = {"sandbox": sandbox_cell, "container": container_cell}[fault.ladder]
+        perform(world, way, fault, HANDLERS[hash_of(fault) % 2])
+        world.assert_unchanged(before)
+        result = "clean"
+    except BaseException:
+        print(world.daemon.log_text(60))
+        worlds(spoilt=True)
+        raise
+    finally:
+        results.rows.append((way, fault, result, time.monotonic() - started))
+
+
+def hash_of(fault: Fault) -> int:
+    """Spreads the handlers evenly, the same in every run."""
+    return sum(str(fault).encode())
+
+
+def sandbox_cell(world: World, way: str, fault: Fault, handler: str) -> None:
+    cri = world.cri
+    config = world.daemon.pod_config(cri, pid="POD")
+    request = cri.pb.RunPodSandboxRequest(config=config, runtime_handler=handler)
+    if way != "down":
+        before = world.oracle.take()
+        hit(world, fault, way, cri.runtime.RunPodSandbox, request)
+        if fault.act == "hold" or not cri.pods():  # else it was complete: the client finds it
+            world.assert_unchanged(before)
+    pod = cri.run_pod(config, handler)
+    assert [(one.id, one.state) for one in cri.pods()] == [(pod, cri.pb.SANDBOX_READY)]
+    if way == "down":
+        # The record is the only rung that stays until the removal.
+        if fault.rung == "record":
+            cri.stop_pod(pod)
+            removal = cri.pb.RemovePodSandboxRequest(pod_sandbox_id=pod)
+            hit(world, fault, way, cri.runtime.RemovePodSandbox, removal)
+        else:
+            stop = cri.pb.StopPodSandboxRequest(pod_sandbox_id=pod)
+            hit(world, fault, way, cri.runtime.StopPodSandbox, stop)
+    cri.remove_pod(pod)
+    assert cri.pods() == []
+
+
+def container_cell(world: World, way: str, fault: Fault, handler: str) -> None:
+    cri = world.cri
+    pod, config = world.pod(handler)
+    main = world.main()
+    request = cri.pb.CreateContainerRequest(pod_sandbox_id=pod, config=main, sandbox_config=config)
+    if way != "down":
+        before = world.oracle.take()
+        hit(world, fault, way, cri.runtime.CreateContainer, request)
+        if fault.act == "hold" or not cri.containers():
+            world.assert_unchanged(before)
+    container = cri.create(pod, main, config)
+    cri.start(container)
+    assert [(one.id, one.state) for one in cri.containers()] == [(container, cri.pb.CONTAINER_RUNNING)]
+    assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
+    if way == "down":
+        removal = cri.pb.RemoveContainerRequest(container_id=container)
+        hit(world, fault, way, cri.runtime.RemoveContainer, removal)
+        cri.remove(container)
+        assert cri.containers() == []
+    cri.remove_pod(pod)
+    assert (cri.pods(), cri.containers()) == ([], [])
+
+
+def hit(world: World, fault: Fault, way: str, method: Any, request: Any) -> None:
+    """Make the call that meets the fault; it must not succeed. Afterwards noded runs and has settled."""
+    faults = [fault]
+    if way == "rollback":
+        top = ladders()[fault.ladder][-1]
+        # What begins the way down: a failure at the top, or the cancel itself.
+        faults.insert(0, Fault(fault.ladder, top, "up", "before", "error"))
+    with world.daemon.armed(*faults):
+        call = method.future(request, timeout=60)
+        if fault.act == "hold":
+            world.daemon.wait_held()
+            call.cancel()
+            world.settled()
+        if fault.act == "kill":
+            world.daemon.wait_dead()
+        with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
+            call.result()
+        if fault.act == "kill":
+            world.restarted()

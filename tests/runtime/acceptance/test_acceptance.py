@@ -1,0 +1,5 @@
+"""The acceptance suite over noded's own handlers."""
+
+from __future__ import annotations
+
+from noded.testing.acceptance import *  # noqa: F403

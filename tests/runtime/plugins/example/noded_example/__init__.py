@@ -1,0 +1,1 @@
+"""An example of a runtime plugin by a third party."""
