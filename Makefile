@@ -36,8 +36,8 @@ regen: venv ## write the generated files anew: noded/proto from proto/, the exam
 	$(BIN)/python proto/generate.py
 	$(BIN)/noded config default >packaging/noded.toml
 
-prove: packages venv ## the full counts of every test, part by part and resumable; writes RESULTS.md (root)
-	$(ISOLATE) $(BIN)/python -m tests.support.prove --seed $(SEED)
+prove: packages venv ## the full counts of every test, or of PARTS=..., resumable; writes RESULTS.md (root)
+	$(ISOLATE) $(BIN)/python -m tests.support.prove --seed $(SEED) $(PARTS)
 
 lock: ## write the lock files anew (make lock UPGRADE=1 takes newer versions)
 	@packaging/setup/lock.sh $(if $(UPGRADE),--upgrade)

@@ -68,7 +68,7 @@ class Repairer:
             return [await self._verify(image, deep=deep) for image in images]
 
     async def after_crash(self) -> None:
-        """Compare sizes of everything, once, before changes are accepted."""
+        """Compare the sizes of everything that is listed."""
         verdicts = await self.verify(self._library.list(), deep=False)
         bad = [verdict for verdict in verdicts if verdict.problems]
         log.info("images checked after a crash of the node", images=len(verdicts), damaged=len(bad))

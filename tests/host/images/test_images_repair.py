@@ -202,6 +202,17 @@ def test_a_layer_that_a_start_misses_is_extracted_from_its_blob(tmp_path: Path) 
     with_store(tmp_path, second)
 
 
+def test_after_a_crash_damage_is_repaired(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        image = await store.add([BASE], "localhost/a:1")
+        remove_file(tree(store, image))
+        await Repairer(store.library).after_crash()
+        assert (tree(store, image) / "etc/base").stat().st_size == 9000
+        assert store.library.list() == (image,)
+
+    with_store(tmp_path, test)
+
+
 def test_what_cannot_be_repaired_leaves_nothing_behind(tmp_path: Path) -> None:
     async def first(store: Store) -> None:
         image = await store.add([BASE, TOP], "localhost/a:1")

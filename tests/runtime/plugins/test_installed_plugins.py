@@ -98,6 +98,6 @@ def test_an_installed_plugin_passes_the_acceptance_suite(python, tmp_path):
     build_and_install(python, EXAMPLE, tmp_path)
     config = tmp_path / "noded.toml"
     config.write_text('[runtimes.example]\ntype = "example"\n')
-    chosen = "leaves_nothing or outlive or exec_tells or stop_signal_is or memory_limit"
+    chosen = "leaves_nothing or outlive or exec_tells or stop_signal_is_heard or memory_limit"
     report = run(python, "-m", "noded", "plugins", "check", "example", "-k", chosen, "--config", config)
     assert "5 passed" in report
