@@ -121,7 +121,10 @@ def outcome(stub, method, request) -> tuple[grpc.StatusCode | None, str]:
     """Status code and message of one call, None for success."""
     try:
         answer = getattr(stub, method.name)(request, timeout=10)
-        if method.server_streaming:
+        if method.name == "GetContainerEvents":  # it ends only with its client
+            answer.initial_metadata()
+            answer.cancel()
+        elif method.server_streaming:
             list(answer)
     except grpc.RpcError as error:
         return error.code(), error.details()
