@@ -1,6 +1,6 @@
 # noded. `make` alone lists the targets; each sets up all that it needs by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint regen prove lock packages venv clean
+.PHONY: help demo test unit lint regen prove deb rpm roots lock packages venv clean
 .NOTPARALLEL:
 
 BIN := .venv/bin
@@ -36,8 +36,17 @@ regen: venv ## write the generated files anew: noded/proto from proto/, the exam
 	$(BIN)/python proto/generate.py
 	$(BIN)/noded config default >packaging/noded.toml
 
-prove: packages venv ## the full counts of every test, or of PARTS=..., resumable; writes RESULTS.md (root)
+prove: packages venv roots ## the full counts of every test, part by part and resumable; writes RESULTS.md (root)
 	$(ISOLATE) $(BIN)/python -m tests.support.prove --seed $(SEED) $(PARTS)
+
+deb: venv ## noded and its plugins as Debian packages, in dist/
+	PYTHONPATH=packaging $(BIN)/python -m noded_packaging deb
+
+rpm: venv ## noded and its plugins as RPM packages, in dist/ (needs rpmbuild)
+	PYTHONPATH=packaging $(BIN)/python -m noded_packaging rpm
+
+roots: venv ## what the tests of the packages need from the network: wheels, root file systems (root)
+	@packaging/setup/roots.sh
 
 lock: ## write the lock files anew (make lock UPGRADE=1 takes newer versions)
 	@packaging/setup/lock.sh $(if $(UPGRADE),--upgrade)

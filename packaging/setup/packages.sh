@@ -1,5 +1,5 @@
 #!/bin/sh
-# packages.sh demo|test: makes sure that the programs which that command runs are here.
+# packages.sh demo|test|prove: makes sure that the programs which that command runs are here.
 # As root on a Debian-like system the missing ones are installed with apt-get; elsewhere they are
 # named. Exits 1 when something that cannot be done without is still missing.
 set -eu
@@ -50,6 +50,17 @@ if [ "$purpose" = test ]; then
     need iproute2 have_program ip
     need docker-registry have_program docker-registry
     need skopeo have_program skopeo
+fi
+if [ "$purpose" = prove ]; then
+    # What builds, checks and tries packages; without them those tests are skipped.
+    need debootstrap have_program debootstrap
+    need fish have_program fish
+    need groff-base have_program groff
+    need lintian have_program lintian
+    need rpm have_program rpmbuild
+    need rpmlint have_program rpmlint
+    need shellcheck have_program shellcheck
+    need zsh have_program zsh
 fi
 if ! packaging/setup/python.sh >/dev/null 2>&1; then
     missing="$missing python3 python3-venv"
