@@ -72,7 +72,12 @@ class Daemon:
             parse_listen(self._config.metrics.listen)
         loop = asyncio.get_running_loop()
         listener = sockets.inherited(os.environ)
-        socket_made = listener is None
+        socket_made, served = listener is None, self._config.listen
+        if listener is not None and (
+            problem := sockets.difference(listener, self._config.listen, self._config.listen_group)
+        ):
+            served = Path(os.fsdecode(listener.getsockname()))
+            log.warning("inherited socket differs from the configuration", problem=problem)
         async with AsyncExitStack() as stack:
             self._config.root.mkdir(parents=True, exist_ok=True, mode=0o711)
             stack.enter_context(files.lock(self._config.root / "noded.lock"))
@@ -106,7 +111,7 @@ class Daemon:
             server = Server(methods, observe=self._engine.metrics.rpc)
             await server.start(listener)
             self._notifier.ready("serving")
-            log.info("serving", socket=str(self._config.listen), pid=os.getpid())
+            log.info("serving", socket=str(served), pid=os.getpid())
             gc.collect()
             gc.freeze()  # what start-up made lives as long as the daemon: keep it out of collections
             watchdog = asyncio.ensure_future(self._feed_watchdog())

@@ -9,10 +9,10 @@ import argparse
 import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from noded import logs, settings
+from noded.cli import program
 from noded.cli.plugins_describe import look
 from noded.errors import FailedPrecondition, NotFound, PermissionDenied
 
@@ -40,7 +40,7 @@ def check(arguments: argparse.Namespace) -> int:
     if found.features.needs_infra:
         lacks.append("container_limits")
     argv = [
-        sys.executable, "-m", "pytest", "-p", "noded.testing.plugin", "-p", "no:cacheprovider",
+        *program.command("pytest"), "-p", "noded.testing.plugin", "-p", "no:cacheprovider",
         "--rootdir", os.path.dirname(os.path.abspath(__file__)), "-c", os.devnull,
         "--noded-handler", found.name, "--noded-config", arguments.config,
         *(word for name in lacks for word in ("--noded-lacks", name)),

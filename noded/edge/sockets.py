@@ -79,6 +79,27 @@ def inherited(environ: MutableMapping[str, str]) -> socket.socket | None:
     return None
 
 
+def difference(listener: socket.socket, path: Path, group: str) -> str:
+    """What an inherited socket has other than the configuration says, "" when nothing.
+
+    Args:
+        path: `listen` of the configuration.
+        group: `listen_group`, "" = root.
+    """
+    bound = Path(os.fsdecode(listener.getsockname()))
+    if os.path.realpath(bound) != os.path.realpath(path):
+        return f"the service manager's socket is {bound}, listen says {path}: clients of that find nobody"
+    try:
+        gid = bound.stat().st_gid
+    except OSError as error:
+        return f"the service manager's socket {bound} has no file: {error.strerror}"
+    if group and gid != _gid(group):
+        return (
+            f"the service manager's socket {bound} is not for group {group} of listen_group: set SocketGroup="
+        )
+    return ""
+
+
 def _gid(group: str) -> int:
     if not group:
         return -1

@@ -1,4 +1,4 @@
-"""The service manager's protocol: sd_notify(3), the watchdog, sockets passed in (sd_listen_fds(3))."""
+"""The service manager's protocol: sd_notify(3) and the watchdog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-_LISTEN_FDS_START = 3
 _SEND_SECONDS = 2.0
 
 
@@ -77,25 +76,3 @@ class Notifier:
                 client.sendto(message.encode(), target)
         except OSError as error:
             log.warning("service manager not notified", address=self.address, reason=str(error))
-
-
-def listen_fds(environment: MutableMapping[str, str]) -> list[tuple[str, int]]:
-    """Return the sockets that the service manager opened, as (name, descriptor), in its order.
-
-    Removes the protocol's variables and makes the descriptors close-on-exec.
-    """
-    pid = environment.pop("LISTEN_PID", "")
-    count = environment.pop("LISTEN_FDS", "")
-    names = environment.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdigit():
-        return []
-    passed = []
-    for index in range(int(count)):
-        fd = _LISTEN_FDS_START + index
-        try:
-            os.set_inheritable(fd, False)
-        except OSError as error:
-            log.warning("passed socket is not open", fd=fd, reason=str(error))
-            continue
-        passed.append((names[index] if index < len(names) else "unknown", fd))
-    return passed

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from noded_packaging.contents import Contents, assemble, licenses
-from noded_packaging.project import PACKAGING, Package, Project
+from noded_packaging.project import PACKAGING, REPOSITORY, Package, Project
 from noded_packaging.tree import Tree
 
 _LIBC_SUFFIX = "()(64bit)"
@@ -64,6 +64,7 @@ def build(project: Project, package: Package, machine: str, work: Path, output: 
 
 
 def _add_documents(tree: Tree, package: Package, contents: Contents) -> None:
+    tree.add(f"/usr/share/licenses/{package.name}/LICENSE", (REPOSITORY / "LICENSE").read_bytes())
     if not contents.distributions:
         tree.add(f"/usr/share/doc/{package.name}/README", f"{package.description}\n")
         return
@@ -160,6 +161,8 @@ def _files(package: Package, tree: Tree) -> list[str]:
             kind = "%config(noreplace) "
         elif path.startswith(("/usr/share/doc/", "/usr/share/man/")):
             kind = "%doc "
+        elif path.startswith("/usr/share/licenses/"):
+            kind = "%license "
         lines.append(f'{kind}%attr({file.mode:04o},root,root) "{path}"')
     return lines
 

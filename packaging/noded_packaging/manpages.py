@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import textwrap
 from typing import Any
 
+from noded.cli.grammar.parts import EXAMPLES
 from noded.config import Config, HandlerConfig
 from noded.config_text import documentation, render_default
 from noded_packaging.commands import Argument, Command
@@ -18,12 +20,6 @@ _FILES = (
     ("/usr/local/lib/noded", "further plugins: pip install --no-deps --target /usr/local/lib/noded PLUGIN"),
     ("/usr/lib/noded/purge", "stops all pods and removes all that noded keeps; the daemon must be stopped"),
 )
-_EXAMPLE = """\
-log_level = "debug"
-
-[images]
-pinned = ["registry.example/base:*"]
-"""
 _STATUS = (
     ("0", "done"),
     ("1", "failed: one line on standard error says why"),
@@ -71,7 +67,9 @@ def _command_page(command: Command, top: Command, heading: _Heading) -> str:
     lines += [".SH OPTIONS"]
     for option in command.options:
         lines += [".TP", _option(option), *_paragraphs(option.help)]
-    if command.epilog:
+    if command.epilog.startswith(EXAMPLES):
+        lines += [".SH EXAMPLES", *_verbatim(textwrap.dedent(command.epilog.removeprefix(EXAMPLES)).strip())]
+    elif command.epilog:
         lines += [".SH NOTES", *_verbatim(command.epilog)]
     lines += [".SH EXIT STATUS", *_table(_STATUS)]
     if command is top:

@@ -115,7 +115,7 @@ def build(project_directory: Path, work: Path, epoch: int) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     sources = work / "sources"
     for path in sorted(project_directory.iterdir()):
-        if path.name in ("pyproject.toml", "README.md"):
+        if path.name in ("pyproject.toml", "README.md", "LICENSE"):
             sources.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, sources)
         elif path.is_dir() and path.name.startswith("noded") and not path.name.endswith(".egg-info"):

@@ -27,6 +27,7 @@ import noded_start
 noded_start.prepare()
 
 from noded import settings  # noqa: E402
+from noded.cli import program  # noqa: E402
 from noded.cli.client import Daemon, wait_for  # noqa: E402
 from noded.config import Config  # noqa: E402
 from noded.errors import NodedError  # noqa: E402
@@ -37,7 +38,6 @@ from noded.proto.runtime import v1 as cri  # noqa: E402
 
 # Plugins whose packages were removed before noded's, with what their pods still need.
 REMOVED_PLUGINS = "/run/noded/removed-plugins"
-RUN = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from noded.__main__ import main; main()"
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 POD_SECONDS = 120.0
@@ -132,7 +132,7 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
-                    sys.executable, "-IBS", "-c", RUN, ":".join([*sys.path, REMOVED_PLUGINS]),
+                    *program.command("noded", further_paths=[REMOVED_PLUGINS]),
                     "serve", "--config", str(directory / "noded.toml"),
                 ],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -12,6 +13,7 @@ import pytest
 from noded_packaging import commands, completions, manpages
 
 from noded.cli import grammar
+from noded.cli.grammar.parts import EXAMPLES
 from noded.config import Config
 from noded.config_text import documentation
 
@@ -49,6 +51,17 @@ def test_a_page_names_every_option_and_operand(name):
             assert flag in plain
     for command in EVERY[name].commands:
         assert f".BR {'-'.join(command.path)} (1)" in plain
+
+
+@pytest.mark.parametrize("name", [name for name, command in EVERY.items() if not command.commands])
+def test_the_examples_of_a_command_are_in_its_page_and_are_right(name):
+    lines = EVERY[name].epilog.splitlines()
+    assert lines[0] == EXAMPLES
+    for line in lines[1:]:
+        assert line.strip().replace("-", "\\-") in PAGES[f"{name}.1"]
+        words = shlex.split(line)
+        assert "-".join(words).startswith(name)
+        grammar.parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES)

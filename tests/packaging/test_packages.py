@@ -287,3 +287,10 @@ def test_the_purge_program_refuses_while_the_daemon_runs(node):
     assert said == (
         "noded: purge: noded is running: stop it first (systemctl stop noded.socket noded.service)\n"
     )
+
+
+def test_the_demonstration_works_from_the_packages(root, built):
+    root.run("dpkg", "--install", *root.give(built("deb")))
+    shutil.copy(shutil.which("busybox") or pytest.skip("busybox is not installed"), root.directory / "bin")
+    told = root.run("noded", "demo", status=None, seconds=120)
+    assert "All went well." in told, told

@@ -7,10 +7,10 @@ import json
 import os
 import signal
 import socket
-import sys
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from noded.cli import program
 from noded.cli.demo import network
 from noded.errors import DeadlineExceeded, Internal
 from noded.host import files
@@ -96,7 +96,7 @@ class Node:
             ready.bind(str(notify))
             with self.log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "noded", "serve", "--config", str(self._config),
+                    *program.command("noded"), "serve", "--config", str(self._config),
                     stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                     env={**os.environ, "NOTIFY_SOCKET": str(notify)},
                     start_new_session=True,  # Ctrl-C is the demo's: the daemon is stopped in order

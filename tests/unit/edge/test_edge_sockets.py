@@ -122,3 +122,20 @@ def test_a_socket_from_systemd_is_taken_and_the_variables_are_gone(tmp_path):
 )
 def test_variables_for_another_process_are_ignored(environ):
     assert sockets.inherited(dict(environ)) is None
+
+
+def test_an_inherited_socket_elsewhere_or_for_others_is_told(tmp_path):
+    path = tmp_path / "noded.sock"
+    group = grp.getgrgid(os.getgid()).gr_name
+    other = next(each.gr_name for each in grp.getgrall() if each.gr_gid != os.getgid())
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert sockets.difference(listener, path, group) == ""
+        assert sockets.difference(listener, path, "") == ""
+        assert str(tmp_path / "b.sock") in sockets.difference(listener, tmp_path / "b.sock", "")
+        assert f"group {other}" in sockets.difference(listener, path, other)
+        alias = tmp_path / "alias"
+        alias.symlink_to(tmp_path)
+        assert sockets.difference(listener, alias / "noded.sock", group) == ""
+        path.unlink()
+        assert "has no file" in sockets.difference(listener, path, group)

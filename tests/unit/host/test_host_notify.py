@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from noded.host.notify import Notifier, listen_fds
+from noded.host.notify import Notifier
 
 
 def receiver(address: str) -> socket.socket:
@@ -64,17 +64,3 @@ def test_a_watchdog_meant_for_another_process_is_not_ours() -> None:
         is None
     )
     assert Notifier.from_environment({"WATCHDOG_USEC": "x"}).watchdog_period_seconds is None
-
-
-def test_sockets_meant_for_another_process_are_left_alone() -> None:
-    assert listen_fds({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == []
-    assert listen_fds({}) == []
-
-
-def test_passed_sockets_come_with_their_names() -> None:
-    read, write = os.pipe()
-    os.close(read)
-    os.close(write)
-    environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0", "LISTEN_FDNAMES": "cri"}
-    assert listen_fds(environment) == []
-    assert environment == {}
