@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from noded.engine.claims import Claim
 from noded.engine.events import EventKind, Events, container_events
 from noded.engine.sandbox import PodSandbox
 from noded.model.lifecycle import (
@@ -46,8 +47,7 @@ class Container:
         self.stage = ""
         self.lock = trio.Lock()
         self.exited = trio.Event()
-        self.claimed = True  # a client has named it since it was made
-        self.answered = 0  # how many callers of its create were told of it
+        self.claim = Claim()
         self.start_asked_ns = 0  # when StartContainer asked the runtime, before that is durable
         self.task_started = False  # the runtime has started it, which is perhaps not durable yet
         self.task_gone = False  # the runtime has forgotten the task

@@ -1,13 +1,11 @@
-"""CreateContainer, StartContainer, StopContainer, RemoveContainer and what changes a live one."""
+"""CreateContainer, StartContainer, StopContainer, RemoveContainer."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -15,6 +13,7 @@ import structlog
 import trio
 
 from noded.config import Config
+from noded.engine.claims import Claim, Claims
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.events import Events
@@ -30,7 +29,6 @@ from noded.errors import (
     FailedPrecondition,
     ImageVolumeMountFailed,
     NotFound,
-    Unimplemented,
 )
 from noded.host.cgroups import Cgroups
 from noded.images.library import Library
@@ -39,20 +37,16 @@ from noded.model.host import HostFacts
 from noded.model.image import Image
 from noded.model.lifecycle import ContainerIntent
 from noded.model.paths import Layout
-from noded.model.pod import PodConfig, Resources
+from noded.model.pod import PodConfig
 from noded.model.records import ContainerRecord
-from noded.model.runtime import ExecResult, Exit
+from noded.model.runtime import Exit
+from noded.model.signals import signal_number
 from noded.model.views import ContainerState, ContainerView
-from noded.spec.process import exec_process
-from noded.spec.resources import merge_resources, update_resources
-from noded.spec.validate import check_resources, validate_container
+from noded.spec.validate import validate_container
 from noded.store.containers import ContainerRows
 
 log = structlog.get_logger(__name__)
 
-EXEC_LIMIT_BYTES = 16 * 1024 * 1024  # per stream, as both peers cut it
-# Both streams together must fit into one message of 16 MiB, with room for the framing.
-_ANSWER_BYTES = EXEC_LIMIT_BYTES - 64 * 1024
 _KILL_SECONDS = 10.0  # from SIGKILL to giving up on a clean exit record
 
 
@@ -89,6 +83,13 @@ class Containers:
         self._supervisor = supervisor
         self._nursery = nursery
         self._events = events
+        self._claims: Claims[Container] = Claims(
+            "container",
+            nursery,
+            config.unclaimed_seconds,
+            present=lambda one: registry.find_container(one.id) is one,
+            remove=self._remove,
+        )
 
     # reading
 
@@ -132,9 +133,9 @@ class Containers:
             ("create", key),
             f"creating container {config.name} in {sandbox.id[:12]}",
             partial(self._create, sandbox, config, image, volumes, request),
-            abandoned=self._abandoned,
+            abandoned=self._claims.abandon,
         )
-        self._settle_claim(container)
+        self._claims.answer(container)
         return container.id
 
     def _volume_image(self, mount: Mount, field: str) -> Image | None:
@@ -218,7 +219,7 @@ class Containers:
             resources=config.resources,
         )
         container = Container(self._rows, record, sandbox, self._layout.bundle(identity), self._events)
-        container.claimed = False
+        container.claim = Claim(named=False)
         return container
 
     async def _climb(self, container: Container) -> None:
@@ -227,37 +228,6 @@ class Containers:
             await climb(self._ladder.rungs, container)
         if scope.cancelled_caught:
             raise DeadlineExceeded(f"creating the container took longer than {budget:g} s")
-
-    def _settle_claim(self, container: Container) -> None:
-        """Note that this caller gets the result, or see to it that an unwanted one goes away."""
-        caller = CALLER.get()
-        if caller is not None and caller.gone:
-            self._nursery.start_soon(self._remove_unclaimed, container, self._config.unclaimed_seconds)
-            return
-        container.answered += 1
-        if caller is not None:
-            caller.left = partial(self._disclaim, container)
-
-    def _abandoned(self, container: Container) -> None:
-        """The last client left just when the create had succeeded."""
-        self._nursery.start_soon(self._remove_unclaimed, container, 0.0)
-
-    async def _disclaim(self, container: Container) -> None:
-        """A client cancelled just before it could be told its result."""
-        container.answered -= 1
-        await self._remove_unclaimed(container, 0.0)
-
-    async def _remove_unclaimed(self, container: Container, after_seconds: float) -> None:
-        await trio.sleep(after_seconds)
-        if (
-            not (container.claimed or container.answered)
-            and self._registry.find_container(container.id) is container
-        ):
-            log.info("removing a container that no client claimed", id=container.id)
-            try:
-                await self._remove(container)
-            except Exception as error:
-                log.warning("unclaimed container not removed", id=container.id, error=str(error))
 
     # starting
 
@@ -308,7 +278,7 @@ class Containers:
         container = self._registry.find_container(name)
         if container is None:
             return
-        container.claimed = True
+        container.claim.named = True
         caller = CALLER.get()
         if caller is not None:
             caller.operation = Operation(
@@ -322,7 +292,7 @@ class Containers:
         runtime = await self._ladder.sandbox_runtime(container)
         if timeout_seconds > 0 and container.view.state is ContainerState.RUNNING:
             container.stage = "waiting for it to exit"
-            await runtime.kill(container.ref, signal_number(container.record.stop_signal))
+            await runtime.kill(container.ref, _stop_signal(container))
             with trio.move_on_after(timeout_seconds):
                 await container.exited.wait()
         if not container.exited.is_set():
@@ -365,7 +335,7 @@ class Containers:
         container = self._registry.find_container(name)
         if container is None:
             return
-        container.claimed = True
+        container.claim.named = True
         await self._operations.join(
             ("remove container", container.id),
             f"removing container {container.id[:12]}",
@@ -403,62 +373,6 @@ class Containers:
         """Remove every container of a pod. Raises the first failure after trying all."""
         await _for_each(self._registry.containers_of(sandbox), self._remove)
 
-    # changing a live one
-
-    async def exec_sync(
-        self, name: str, command: tuple[str, ...], timeout_seconds: float | None
-    ) -> ExecResult:
-        """Run a command in a running container and collect its output.
-
-        Raises: DeadlineExceeded at `timeout_seconds` with the command killed, FailedPrecondition
-            when the container does not run. Spec: CRI v1 ExecSync.
-        """
-        container = self._running(name)
-        text = await trio.Path(container.ref.bundle / "config.json").read_bytes()
-        process = exec_process(json.loads(text), command, terminal=False)
-        runtime = await self._ladder.sandbox_runtime(container)
-        result = await runtime.exec_sync(
-            container.ref, process, timeout_seconds=timeout_seconds, limit_bytes=EXEC_LIMIT_BYTES
-        )
-        return fit_answer(result)
-
-    async def update(self, name: str, resources: Resources, annotations: Mapping[str, str]) -> None:
-        """Change the limits of a created or running container; all of them or none.
-
-        Spec: CRI v1 UpdateContainerResources; fields left at zero stay as they are.
-        """
-        check_resources(resources, self._facts, "linux")
-        container = self._registry.container(name)
-        if container.view.state not in (ContainerState.CREATED, ContainerState.RUNNING):
-            raise FailedPrecondition(
-                f"container {container.id[:12]} is {container.view.state.name}, nothing to update"
-            )
-        handler = container.sandbox.record.handler
-        _, features = await self._handlers.open(handler)
-        if not features.update:
-            raise Unimplemented(
-                f"runtime handler {handler!r} cannot change the resources of a live container"
-            )
-        async with container.lock:
-            merged = merge_resources(container.record.resources, resources)
-            runtime = await self._ladder.sandbox_runtime(container)
-            changes = update_resources(resources, self._facts, current=container.record.resources)
-            await runtime.update(container.ref, changes)
-            await container.commit(resources=merged)
-
-    async def reopen_log(self, name: str) -> None:
-        """Make the log writer open its path anew after a rotation. Spec: CRI v1 ReopenContainerLog."""
-        container = self._running(name)
-        runtime = await self._ladder.sandbox_runtime(container)
-        await runtime.reopen_log(container.ref)
-
-    def _running(self, name: str) -> Container:
-        container = self._registry.container(name)
-        state = container.view.state
-        if state is not ContainerState.RUNNING:
-            raise FailedPrecondition(f"container {container.id[:12]} is {state.name}, not RUNNING")
-        return container
-
     def layers_in_use(self) -> set[str]:
         """Chain ids that live containers stand on; image garbage collection keeps them."""
         return {chain for container in self._registry.containers() for chain in container.record.chain_ids}
@@ -481,13 +395,6 @@ async def _for_each(containers: Sequence[Container], act: Callable[[Container], 
         raise failures[0]
 
 
-def fit_answer(result: ExecResult) -> ExecResult:
-    """Cut the streams to what one answer may carry; the shorter one is kept whole if it can be."""
-    half = _ANSWER_BYTES // 2
-    stderr = result.stderr[: max(half, _ANSWER_BYTES - len(result.stdout))]
-    return replace(result, stdout=result.stdout[: _ANSWER_BYTES - len(stderr)], stderr=stderr)
-
-
 def log_path(pod: PodConfig, container: ContainerConfig) -> str:
     """The absolute log path, "" when the client asked for none."""
     if not pod.log_directory or not container.log_path:
@@ -495,21 +402,10 @@ def log_path(pod: PodConfig, container: ContainerConfig) -> str:
     return str(PurePosixPath(pod.log_directory) / container.log_path)
 
 
-def signal_number(name: str) -> int:
-    """The number of a stop signal as images and the CRI write it: SIGTERM, TERM, 15, RTMIN+3."""
-    text = name.upper().removeprefix("SIG")
-    if text.isdigit() and 1 <= int(text) <= int(signal.SIGRTMAX):
-        return int(text)
-    for base in ("RTMIN", "RTMAX"):
-        rest = text.removeprefix(base)
-        if rest != text and rest:
-            offset = rest.replace("PLUS", "+").replace("MINUS", "-")
-            try:
-                return int(signal.Signals[f"SIG{base}"]) + int(offset)
-            except ValueError:
-                break
-    try:
-        return int(signal.Signals[f"SIG{text}"])
-    except KeyError:
-        log.warning("unknown stop signal, using SIGTERM", stop_signal=name)
+def _stop_signal(container: Container) -> int:
+    name = container.record.stop_signal
+    number = signal_number(name)
+    if number is None:
+        log.warning("unknown stop signal, using SIGTERM", id=container.id, stop_signal=name)
         return int(signal.SIGTERM)
+    return number

@@ -25,6 +25,7 @@ from noded.engine.observers import Observers
 from noded.engine.operations import Operations
 from noded.engine.recover import Recovery
 from noded.engine.registry import Registry
+from noded.engine.running import RunningContainers
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
 from noded.engine.stats import Stats
@@ -74,6 +75,7 @@ class Engine:
 
     sandboxes: Sandboxes
     containers: Containers
+    running: RunningContainers
     images: Images
     node: Node
     stats: Stats
@@ -241,6 +243,7 @@ async def open_engine(
             yield Engine(
                 sandboxes,
                 containers,
+                RunningContainers(facts=facts, registry=registry, handlers=handlers, ladder=container_ladder),
                 Images(library, puller, repairer),
                 node,
                 stats,

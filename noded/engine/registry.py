@@ -68,7 +68,7 @@ class Registry:
         found = self.find_sandbox(name)
         if found is None:
             raise NotFound(f"pod sandbox {name!r} does not exist")
-        found.claimed = True
+        found.claim.named = True
         return found
 
     def container(self, name: str) -> Container:
@@ -76,7 +76,7 @@ class Registry:
         found = self.find_container(name)
         if found is None:
             raise NotFound(f"container {name!r} does not exist")
-        found.claimed = True
+        found.claim.named = True
         return found
 
     def holds(self, sandbox: PodSandbox) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 
+from noded.engine.claims import Claim
 from noded.engine.events import EventKind, Events, sandbox_events
 from noded.model.lifecycle import SANDBOX_STEPS, SandboxIntent, check_step, sandbox_state
 from noded.model.records import SandboxRecord
@@ -33,8 +34,7 @@ class PodSandbox:
         self.lock = trio.Lock()
         self.runtime: Sandbox | None = None
         self.pid = 0
-        self.claimed = True  # a client has named it since it was made
-        self.answered = 0  # how many callers of its create were told of it
+        self.claim = Claim()
         self.view = self._view()
 
     @property

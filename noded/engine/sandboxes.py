@@ -12,12 +12,13 @@ import structlog
 import trio
 
 from noded.config import Config
+from noded.engine.claims import Claim, Claims
 from noded.engine.containers import Containers
 from noded.engine.debts import Debt, Debts
 from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
-from noded.engine.operations import CALLER, Operation, Operations
+from noded.engine.operations import Operation, Operations
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
@@ -66,6 +67,13 @@ class Sandboxes:
         self._containers = containers
         self._nursery = nursery
         self._events = events
+        self._claims: Claims[PodSandbox] = Claims(
+            "pod sandbox",
+            nursery,
+            config.unclaimed_seconds,
+            present=lambda one: registry.find_sandbox(one.id) is one,
+            remove=lambda one: self.remove(one.id),
+        )
         self.debts_queue = Debts(nursery, config.network.del_grace_seconds, self.retry)
 
     # reading
@@ -100,9 +108,9 @@ class Sandboxes:
             ("run", key),
             f"creating pod sandbox {key.namespace}/{key.name}",
             partial(self._run, config, handler, request),
-            abandoned=self._abandoned,
+            abandoned=self._claims.abandon,
         )
-        self._settle_claim(sandbox)
+        self._claims.answer(sandbox)
         return sandbox.id
 
     async def _run(
@@ -132,7 +140,7 @@ class Sandboxes:
             resources=config.resources,
         )
         sandbox = PodSandbox(self._rows, record, self._events)
-        sandbox.claimed = False
+        sandbox.claim = Claim(named=False)
         operation.stage = lambda: sandbox.stage
         self._registry.add_sandbox(sandbox)
         try:
@@ -211,34 +219,6 @@ class Sandboxes:
             except Exception as error:
                 log.warning("pod without init process not stopped", id=sandbox.id, error=str(error))
 
-    def _settle_claim(self, sandbox: PodSandbox) -> None:
-        """Note that this caller gets the result, or see to it that an unwanted one goes away."""
-        caller = CALLER.get()
-        if caller is not None and caller.gone:
-            self._nursery.start_soon(self._remove_unclaimed, sandbox, self._config.unclaimed_seconds)
-            return
-        sandbox.answered += 1
-        if caller is not None:
-            caller.left = partial(self._disclaim, sandbox)
-
-    def _abandoned(self, sandbox: PodSandbox) -> None:
-        """The last client left just when the create had succeeded."""
-        self._nursery.start_soon(self._remove_unclaimed, sandbox, 0.0)
-
-    async def _disclaim(self, sandbox: PodSandbox) -> None:
-        """A client cancelled just before it could be told its result."""
-        sandbox.answered -= 1
-        await self._remove_unclaimed(sandbox, 0.0)
-
-    async def _remove_unclaimed(self, sandbox: PodSandbox, after_seconds: float) -> None:
-        await trio.sleep(after_seconds)
-        if not (sandbox.claimed or sandbox.answered) and self._registry.find_sandbox(sandbox.id) is sandbox:
-            log.info("removing a pod sandbox that no client claimed", id=sandbox.id)
-            try:
-                await self.remove(sandbox.id)
-            except Exception as error:
-                log.warning("unclaimed pod sandbox not removed", id=sandbox.id, error=str(error))
-
     # stopping
 
     async def stop(self, name: str) -> None:
@@ -250,7 +230,7 @@ class Sandboxes:
         sandbox = self._registry.find_sandbox(name)
         if sandbox is None:
             return
-        sandbox.claimed = True
+        sandbox.claim.named = True
         await self._operations.join(
             ("stop", sandbox.id),
             f"stopping pod sandbox {sandbox.id[:12]}",
@@ -299,7 +279,7 @@ class Sandboxes:
         sandbox = self._registry.find_sandbox(name)
         if sandbox is None:
             return
-        sandbox.claimed = True
+        sandbox.claim.named = True
         await self._operations.join(
             ("remove", sandbox.id),
             f"removing pod sandbox {sandbox.id[:12]}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from noded.edge.codec import encode
 from noded.edge.cri import decode_linux, filters, verbose
-from noded.edge.cri.core import Bridge, Containers, Sandboxes
+from noded.edge.cri.core import Bridge, Containers, RunningContainers, Sandboxes
 from noded.edge.cri.decode_container import container_config
 from noded.edge.cri.entries import Entries
 from noded.edge.cri.fields import non_negative, required
@@ -25,12 +25,14 @@ class ContainerService:
     def __init__(
         self,
         containers: Containers,
+        running: RunningContainers,
         sandboxes: Sandboxes,
         bridge: Bridge,
         entries: Entries[ContainerView],
         statuses: Statuses,
     ) -> None:
         self._containers = containers
+        self._running = running
         self._sandboxes = sandboxes
         self._statuses = statuses
         self._bridge = bridge
@@ -127,7 +129,7 @@ class ContainerService:
         self, request: v1.UpdateContainerResourcesRequest, deadline: Deadline
     ) -> v1.UpdateContainerResourcesResponse:
         await self._bridge.call(
-            self._containers.update,
+            self._running.update,
             self._id(request.container_id),
             decode_linux.resources(request.linux) or Resources(),
             dict(request.annotations),
@@ -139,7 +141,7 @@ class ContainerService:
         self, request: v1.ReopenContainerLogRequest, deadline: Deadline
     ) -> v1.ReopenContainerLogResponse:
         await self._bridge.call(
-            self._containers.reopen_log,
+            self._running.reopen_log,
             self._id(request.container_id),
             deadline_seconds=deadline.budget_seconds(),
         )

@@ -89,6 +89,16 @@ class Containers(Protocol):
 
     async def remove(self, id: str) -> None: ...  # noqa: A002
 
+    def view(self, id_or_prefix: str) -> ContainerView:
+        """Raises: NotFound."""
+        ...
+
+    def views(self) -> Collection[ContainerView]: ...
+
+
+class RunningContainers(Protocol):
+    """What is done to containers that run."""
+
     async def update(self, id: str, resources: Resources, annotations: Mapping[str, str]) -> None: ...  # noqa: A002
 
     async def reopen_log(self, id: str) -> None: ...  # noqa: A002
@@ -99,12 +109,6 @@ class Containers(Protocol):
         command: tuple[str, ...],
         timeout_seconds: float | None,
     ) -> ExecResult: ...
-
-    def view(self, id_or_prefix: str) -> ContainerView:
-        """Raises: NotFound."""
-        ...
-
-    def views(self) -> Collection[ContainerView]: ...
 
 
 class Streams(Protocol):
@@ -274,6 +278,9 @@ class Core(Protocol):
 
     @property
     def containers(self) -> Containers: ...
+
+    @property
+    def running(self) -> RunningContainers: ...
 
     @property
     def images(self) -> Images: ...

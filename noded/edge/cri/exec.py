@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from noded.edge.cri.core import Bridge, Containers, Sandboxes
+from noded.edge.cri.core import Bridge, Containers, RunningContainers, Sandboxes
 from noded.edge.cri.fields import non_negative, required
 from noded.edge.cri.info import SERVICE
 from noded.edge.cri.resolve import full_id
@@ -34,9 +34,15 @@ class ExecService:
     """Commands in containers. Without `urls` only those that need no stream."""
 
     def __init__(
-        self, containers: Containers, bridge: Bridge, sandboxes: Sandboxes, urls: StreamUrls | None = None
+        self,
+        containers: Containers,
+        running: RunningContainers,
+        bridge: Bridge,
+        sandboxes: Sandboxes,
+        urls: StreamUrls | None = None,
     ) -> None:
         self._containers = containers
+        self._running = running
         self._bridge = bridge
         self._streams = None if urls is None else StreamCalls(containers, sandboxes, urls)
 
@@ -66,7 +72,7 @@ class ExecService:
             raise InvalidArgument("cmd: must not be empty")
         timeout = non_negative(request.timeout, "timeout")
         result = await self._bridge.call(
-            self._containers.exec_sync,
+            self._running.exec_sync,
             full_id(self._containers.view, request.container_id, "container_id"),
             tuple(request.cmd),
             float(timeout) if timeout else None,

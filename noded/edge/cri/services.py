@@ -28,8 +28,10 @@ def cri_methods(core: Core, bridge: Bridge, urls: StreamUrls | None = None) -> l
     return [
         *InfoService(core.node, bridge).methods(),
         *SandboxService(core.sandboxes, core.containers, bridge, pods, statuses).methods(),
-        *ContainerService(core.containers, core.sandboxes, bridge, containers, statuses).methods(),
-        *ExecService(core.containers, bridge, core.sandboxes, urls).methods(),
+        *ContainerService(
+            core.containers, core.running, core.sandboxes, bridge, containers, statuses
+        ).methods(),
+        *ExecService(core.containers, core.running, bridge, core.sandboxes, urls).methods(),
         *ImageService(core.images, bridge, images).methods(),
         *StatsService(core.sandboxes, core.containers, core.images, core.stats, bridge).methods(),
         *StreamListService(core.sandboxes, core.containers, core.images, pods, containers, images).methods(),

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-
 from noded.errors import InvalidArgument
+from noded.model.signals import signal_number
 from noded.proto.runtime import v1
-
-# SIGRTMIN and SIGRTMAX as the kernel counts them for programs with glibc: signal(7).
-_REALTIME = {"SIGRTMIN": 34, "SIGRTMAX": 64}
 
 
 def _display_name(member: v1.Signal) -> str:
@@ -20,16 +16,8 @@ _NAMES = {member: _display_name(member) for member in v1.Signal if member is not
 _MEMBERS = {name: member for member, name in _NAMES.items()}
 
 
-def _number(name: str) -> int | None:
-    base = name[: len("SIGRTMIN")]
-    if base in _REALTIME:
-        return _REALTIME[base] + int(name[len(base) :] or 0)
-    known = getattr(signal, name, None)
-    return None if known is None else int(known)
-
-
 # Backwards, so that of two names for one number the first wins: SIGABRT, not SIGIOT.
-_NAMES_BY_NUMBER = {_number(name): name for name in reversed(_MEMBERS)}
+_NAMES_BY_NUMBER = {signal_number(name): name for name in reversed(_MEMBERS)}
 
 
 def name_of(value: v1.Signal, path: str) -> str:

@@ -176,7 +176,11 @@ class FakeSandboxes(Viewed):
 
 
 class FakeContainers(Viewed):
-    operations = ("create", "start", "stop", "remove", "update", "reopen_log", "exec_sync")
+    operations = ("create", "start", "stop", "remove")
+
+
+class FakeRunning(Door):
+    operations = ("update", "reopen_log", "exec_sync")
 
 
 class FakeImages(Door):
@@ -275,6 +279,7 @@ class FakeCore:
         )
         self.sandboxes = FakeSandboxes(self.sink, sandboxes)
         self.containers = FakeContainers(self.sink, containers)
+        self.running = FakeRunning(self.sink)
         self.images = FakeImages(self.sink, images)
         self.node = FakeNode(self.sink)
         self.stats = FakeStats()
