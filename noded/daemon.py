@@ -95,6 +95,7 @@ class Daemon:
             if core.done():
                 core.result().unwrap()  # raises what kept the engine from starting
                 return _CRASHED
+            stack.push_async_callback(self._end_core, core)  # whatever else of the start fails
             assert self._engine is not None
             if listener is None:
                 listener = sockets.bind(self._config.listen, self._config.listen_group)
@@ -178,13 +179,17 @@ class Daemon:
         if not await server.drain(self._config.drain_seconds):
             log.warning("some calls did not finish in time and were cancelled")
         await streaming.close()
-        self._core_scope.cancel()
-        result = await core
+        result = await self._end_core(core)
         if isinstance(result, outcome.Error):
             _report(result)
             return _CRASHED
         log.info("stopped")
         return 0
+
+    async def _end_core(self, core: asyncio.Future[outcome.Outcome[None]]) -> outcome.Outcome[None]:
+        """Let the core close its stores and its helpers; returns at once when it has ended."""
+        self._core_scope.cancel()
+        return await core
 
     # signals and the watchdog
 

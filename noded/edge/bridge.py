@@ -93,6 +93,7 @@ class Bridge:
             slack = _DEADLINE_SLACK_SECONDS
             if detach and deadline_seconds is not None and loop.time() - started > deadline_seconds - slack:
                 caller.gone = True
+                future.add_done_callback(_consume)
             else:
                 await self._unwind(token, scope, future)
                 succeeded = not future.cancelled() and future.exception() is None

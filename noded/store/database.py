@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import trio
 
-from noded.errors import FailedPrecondition, NodedError, ResourceExhausted, Unavailable
+from noded.errors import DataLoss, FailedPrecondition, NodedError, ResourceExhausted, Unavailable
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Database:
     async def open(cls, path: Path, migrations: Sequence[Migration]) -> Database:
         """Open or create the file and bring its schema up to date.
 
-        Raises: FailedPrecondition when a newer noded wrote a schema this one cannot read.
+        Raises: FailedPrecondition when a newer noded wrote a schema this one cannot read, else as `run`.
         """
         connection = await trio.to_thread.run_sync(_open, path, migrations)
         return cls(connection, path)
@@ -69,7 +69,8 @@ class Database:
         Args:
             adds: it makes the data grow, and so must not live on what is kept for removals.
 
-        Raises: what `work` raises; ResourceExhausted on a full disk, Unavailable when the disk fails.
+        Raises: what `work` raises; ResourceExhausted on a full disk, Unavailable when the disk fails or
+            another program holds the file, DataLoss when the file is damaged.
         Cancellation: waits for the statement in progress; a cancelled caller's work is either
         fully committed or not started.
         """
@@ -88,8 +89,8 @@ class Database:
                 # What the log holds goes into the file, so that the log's blocks can be written anew.
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
                 return _commit(self._connection, work)
-        except sqlite3.OperationalError as error:
-            raise self._disk_error(error) from error
+        except sqlite3.DatabaseError as error:
+            raise _explained(error, self._path) from error
 
     def _need_room(self) -> None:
         disk = os.statvfs(self._path)
@@ -97,14 +98,6 @@ class Database:
             raise ResourceExhausted(
                 f"free space on the file system of {self._path}: less than {_ROOM_BYTES >> 20} MiB are left"
             )
-
-    def _disk_error(self, error: sqlite3.OperationalError) -> NodedError | sqlite3.OperationalError:
-        kind = error.sqlite_errorcode & 0xFF  # the rest is detail (sqlite.org/rescode.html)
-        if kind == sqlite3.SQLITE_FULL:
-            return ResourceExhausted(f"free space on the file system of {self._path}: {error}")
-        if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-            return Unavailable(f"check the file system of {self._path}: {error} ({error.sqlite_errorname})")
-        return error
 
     async def close(self) -> None:
         """Checkpoint and close. Idempotent."""
@@ -114,18 +107,38 @@ class Database:
 
 def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    path.chmod(0o600)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
     try:
-        _migrate(connection, path, migrations)
-        _reserve(connection)
-    except BaseException:
-        connection.close()
-        raise
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            path.chmod(0o600)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            _migrate(connection, path, migrations)
+            _reserve(connection)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        raise _explained(error, path) from error
     return connection
+
+
+def _explained(error: sqlite3.DatabaseError, path: Path) -> NodedError | sqlite3.DatabaseError:
+    """The error in an operator's terms; itself when it tells of a defect in noded."""
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail (sqlite.org/rescode.html)
+    if kind == sqlite3.SQLITE_FULL:
+        return ResourceExhausted(f"free space on the file system of {path}: {error}")
+    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return Unavailable(f"check the file system of {path}: {error} ({error.sqlite_errorname})")
+    if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Unavailable(f"end the program that holds {path} open: {error} ({error.sqlite_errorname})")
+    if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DataLoss(
+            f"{path} is damaged ({error}): restore it from a backup, or move it away to start without "
+            "knowledge of the pods that are on this node"
+        )
+    return error
 
 
 def _commit(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
