@@ -21,7 +21,7 @@ demo: ## one pod from image to clean node, with every step shown (root)
 	@$(BIN)/noded demo $(DEMO_FLAGS)
 
 test: packages venv lint ## everything: lint, types, generated code, and all tests (what needs root is skipped without it)
-	$(ISOLATE) $(PYTEST) $(PYTEST_FLAGS)
+	tests/support/workers.sh $(BIN)/python --hypothesis-seed=$(SEED) $(PYTEST_FLAGS)
 
 unit: venv ## only the tests that touch no host and need no root
 	$(PYTEST) -m 'not root' $(PYTEST_FLAGS)
