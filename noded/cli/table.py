@@ -16,7 +16,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under headers; every cell is text, control characters in it are replaced."""
-    clean = [[_printable(cell) for cell in row] for row in rows]
+    clean = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(headers, clean)
         return
@@ -47,8 +47,9 @@ def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def _printable(cell: str) -> str:
-    # Names and messages come from clients and registries: keep them from driving the terminal.
+def printable(cell: str) -> str:
+    """Text with control characters replaced: it comes from clients and registries, and must not drive the
+    terminal."""
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cell
     )

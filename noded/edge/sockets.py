@@ -55,7 +55,7 @@ def bind(path: Path, group: str = "") -> socket.socket:
 def unlink(path: Path) -> None:
     """Remove the socket file after the listener is closed, unless a successor listens by now. Idempotent."""
     with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.lstat().st_mode) and not _somebody_listens(path):
+        if stat.S_ISSOCK(path.lstat().st_mode) and not somebody_listens(path):
             path.unlink()
 
 
@@ -116,12 +116,12 @@ def _refuse_if_taken(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise FailedPrecondition(f"listen: {path} exists and is not a socket: move it away")
-    if _somebody_listens(path):
+    if somebody_listens(path):
         raise FailedPrecondition(f"listen: another process listens on {path}: stop it first")
 
 
-def _somebody_listens(path: Path) -> bool:
-    """Whether a connection does not fail with "refused", which only a dead socket answers."""
+def somebody_listens(path: Path) -> bool:
+    """Whether a connection does not fail with "refused", which only a dead socket answers. Never blocks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(os.fspath(path)) not in (errno.ECONNREFUSED, errno.ENOENT)

@@ -12,7 +12,7 @@ from noded.errors import InvalidArgument
 from noded.host import cgroup_hierarchies, lsm, processes
 from noded.model.host import CgroupDriver, HostFacts
 
-_SYSTEMD_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
+_SYSTEMD_BOOTED = Path("/run/systemd/system")
 
 
 def parse_kernel_release(release: str) -> tuple[int, int]:
@@ -37,6 +37,11 @@ def choose_driver(wanted: str, *, systemd: bool) -> CgroupDriver:
     return driver
 
 
+def systemd_runs() -> bool:
+    """Tell whether systemd is PID 1. Spec: sd_booted(3)."""
+    return _SYSTEMD_BOOTED.is_dir()
+
+
 def boot_id() -> str:
     """Return the id of this boot of the kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -50,7 +55,7 @@ def collect(config: Config) -> HostFacts:
     mode, controllers = cgroup_hierarchies.detect()
     return HostFacts(
         cgroup_mode=mode,
-        cgroup_driver=choose_driver(config.cgroup_driver, systemd=_SYSTEMD_BOOTED.is_dir()),
+        cgroup_driver=choose_driver(config.cgroup_driver, systemd=systemd_runs()),
         cgroup_controllers=controllers,
         kernel=parse_kernel_release(os.uname().release),
         architecture=platform.machine(),

@@ -50,6 +50,11 @@ class PluginSet:
     def of_name(self, name: str) -> Plugin:
         return next(plugin for plugin in self.plugins if plugin.name == name)
 
+    def problem_of(self, name: str) -> str:
+        """Why runtime types of a plugin are not in use although it is: others offer them, too."""
+        types = self.of_name(name).types
+        return "; ".join(message for type_, message in self.conflicts.items() if type_ in types)
+
     def why_missing(self, type_name: str) -> str:
         """Say why no handler can have this type."""
         if type_name in self.conflicts:

@@ -57,6 +57,39 @@ def parse(text: str) -> Any:
     return root
 
 
+def scalars(text: str) -> dict[str, str]:
+    """Plain or quoted values of keys at the top of any YAML or JSON mapping; all else is skipped.
+
+    For programs' own files, which may use more of YAML than `parse` reads.
+
+    Raises: InvalidArgument for a document that is no mapping.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"not JSON: {error}") from None
+        return {
+            key: json.dumps(value) if isinstance(value, bool) else str(value)
+            for key, value in document.items()
+            if isinstance(value, str | bool | int | float)
+        }
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = _without_comment(line).rstrip()
+        if not content or content in ("---", "...") or content[0] in " -\t":
+            continue
+        match = _KEY.match(content)
+        if match is None:
+            raise InvalidArgument(f"line {number}: {content[:60]!r} is not `key: value`")
+        value = (match["value"] or "").strip()
+        if value and not value.startswith(_SPECIAL):
+            quoted = value[0] in "'\""
+            key = str(_scalar(match["key"].strip(), number))
+            found[key] = str(_scalar(value, number)) if quoted else value
+    return found
+
+
 class _Below(dict[str, Any]):
     """A mapping that takes its place below a key with its first entry."""
 

@@ -1,8 +1,8 @@
-"""`version`, `status`, `debts`."""
+"""`version`, `status`, `check`, `debts`."""
 
 from __future__ import annotations
 
-from noded.cli.grammar.parts import Commands, command, daemon_options, group
+from noded.cli.grammar.parts import Commands, command, config_option, daemon_options, group, json_option
 
 
 def declare(commands: Commands) -> None:
@@ -19,6 +19,24 @@ def declare(commands: Commands) -> None:
         commands, "status", "conditions and handlers of the daemon", "noded.cli.status:status", "noded status"
     )
     daemon_options(status)
+
+    check = command(
+        commands,
+        "check",
+        "what is wrong on this node, why it matters, and what fixes it",
+        "noded.cli.check:check",
+        "noded check\nnoded check --json\nnoded check --kubelet-config /etc/kubernetes/kubelet.yaml",
+        notes="Exit status: 0 when all is well, 1 with warnings, 2 with failures.",
+    )
+    check.add_argument("-a", "--all", action="store_true", help="show also what is well")
+    check.add_argument(
+        "--kubelet-config",
+        default="",
+        metavar="FILE",
+        help="kubelet's configuration (default: what kubelet is told, or /var/lib/kubelet/config.yaml)",
+    )
+    config_option(check)
+    json_option(check)
 
     actions = group(commands, "debts", "teardowns that failed and are retried")
     listing = command(

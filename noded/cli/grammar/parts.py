@@ -21,7 +21,9 @@ def group(commands: Commands, name: str, text: str) -> Commands:
     return added.add_subparsers(title="actions", metavar="ACTION", required=True)
 
 
-def command(commands: Commands, name: str, text: str, run: str, example: str) -> argparse.ArgumentParser:
+def command(
+    commands: Commands, name: str, text: str, run: str, example: str, *, notes: str = ""
+) -> argparse.ArgumentParser:
     """Declare one command.
 
     Args:
@@ -29,11 +31,12 @@ def command(commands: Commands, name: str, text: str, run: str, example: str) ->
         run: "module:function" of what runs it; the function takes the parsed arguments and returns
             the exit status.
         example: whole command lines, one a line, shown by --help and in its manual page.
+        notes: further sentences of the description.
     """
     added: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
+        description="\n".join([f"{text[0].upper()}{text[1:]}.", *textwrap.wrap(notes, 78)]),
         epilog=f"{EXAMPLES}\n{textwrap.indent(example.strip(), '  ')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
