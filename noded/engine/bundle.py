@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from noded.engine.pod_files import effective_hostname
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
+from noded.engine.seccomp_profiles import SeccompProfiles
 from noded.engine.volumes import resolve_mounts
 from noded.errors import FailedPrecondition, InvalidArgument, NotFound
 from noded.host import files
@@ -34,19 +34,17 @@ from noded.model.container import ContainerUser
 from noded.model.host import HostFacts
 from noded.model.image import Image
 from noded.model.paths import Layout
-from noded.model.pod import NamespaceMode, ProfileType
+from noded.model.pod import NamespaceMode
 from noded.model.views import ContainerState
 from noded.plugins import Hooks
 from noded.spec.container import container_spec
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
 from noded.spec.namespaces import pid_mode
-from noded.spec.seccomp.profile import parse_profile
 from noded.spec.user import resolve_user
 
 log = structlog.get_logger(__name__)
 
 _DATABASE_LIMIT_BYTES = 8 * 1024 * 1024  # /etc/passwd and /etc/group of an image
-_PROFILE_LIMIT_BYTES = 1024 * 1024
 _IMAGE_CONFIG_LIMIT_BYTES = 8 * 1024 * 1024
 
 
@@ -65,6 +63,7 @@ class BundleSpec:
         volumes: ImageVolumes,
         content: ContentStore,
         hooks: Hooks,
+        profiles: SeccompProfiles,
     ) -> None:
         self._config = config
         self._layout = layout
@@ -76,6 +75,7 @@ class BundleSpec:
         self._image_volumes = volumes
         self._content = content
         self._hooks = hooks
+        self._profiles = profiles
 
     async def build(self, container: Container, image: Image) -> tuple[dict[str, Any], ContainerUser]:
         """Return the spec and the identity its process runs with.
@@ -102,6 +102,7 @@ class BundleSpec:
         databases = await trio.to_thread.run_sync(_read_databases, rootfs)
         user = resolve_user(databases[0], databases[1], image.config.user, config.security)
         privileged = config.security.privileged
+        policy = self.policy(sandbox.record.handler)
         inputs = ContainerInputs(
             pod=sandbox.record.config,
             container=config,
@@ -113,7 +114,7 @@ class BundleSpec:
             container_id=container.id,
             rootfs=str(rootfs),
             cgroups_path=container.record.cgroup,
-            policy=self.policy(sandbox.record.handler),
+            policy=policy,
             namespaces=await self._namespaces(container),
             files=self._files(sandbox),
             mounts=mounts,
@@ -122,7 +123,7 @@ class BundleSpec:
             host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
             hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
             log_path=container.record.log_path,
-            seccomp_profile=await self._localhost_profile(container),
+            seccomp_profile=await self._profiles.of(container, image, policy.allowed_annotations),
         )
         spec, warnings = container_spec(inputs)
         for warning in warnings:
@@ -203,17 +204,6 @@ class BundleSpec:
             volumes.append(ImageVolume(path, str(source)))
         return tuple(volumes)
 
-    async def _localhost_profile(self, container: Container) -> Mapping[str, Any] | None:
-        profile = container.record.config.security.seccomp
-        if profile is None or profile.type is not ProfileType.LOCALHOST:
-            return None
-        path = Path(profile.localhost_ref)
-        if not path.is_absolute():
-            raise InvalidArgument(
-                f"security_context.seccomp.localhost_ref {profile.localhost_ref!r} must be an absolute path"
-            )
-        return await trio.to_thread.run_sync(_read_profile, path)
-
 
 def _read_databases(rootfs: Path) -> tuple[str, str]:
     texts = []
@@ -221,18 +211,6 @@ def _read_databases(rootfs: Path) -> tuple[str, str]:
         data = files.read_beneath(rootfs, name, _DATABASE_LIMIT_BYTES)
         texts.append((data or b"").decode("utf-8", "replace"))
     return texts[0], texts[1]
-
-
-def _read_profile(path: Path) -> Mapping[str, Any]:
-    field = "security_context.seccomp.localhost_ref"
-    try:
-        with path.open("rb") as file:
-            data = file.read(_PROFILE_LIMIT_BYTES + 1)
-    except OSError as error:
-        raise InvalidArgument(f"{field}: cannot read {path}: {error.strerror}") from error
-    if len(data) > _PROFILE_LIMIT_BYTES:
-        raise InvalidArgument(f"{field}: {path} is larger than {_PROFILE_LIMIT_BYTES} bytes")
-    return parse_profile(data, str(path))
 
 
 def _exists_beneath(rootfs: Path, path: str) -> bool:

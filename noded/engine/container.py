@@ -129,5 +129,6 @@ class Container:
                 ("cgroup", record.cgroup),
                 ("bundle", str(self.ref.bundle)),
                 ("runtimeHandler", self.sandbox.record.handler),
+                *((("seccompArtifact", record.seccomp_artifact),) if record.seccomp_artifact else ()),
             ),
         )

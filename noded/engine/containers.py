@@ -377,6 +377,10 @@ class Containers:
         """Chain ids that live containers stand on; image garbage collection keeps them."""
         return {chain for container in self._registry.containers() for chain in container.record.chain_ids}
 
+    def seccomp_in_use(self) -> set[str]:
+        """Digests of the pulled seccomp profiles that containers were made with."""
+        return {container.record.seccomp_blob for container in self._registry.containers()} - {""}
+
 
 async def _for_each(containers: Sequence[Container], act: Callable[[Container], Awaitable[None]]) -> None:
     """Act on all at once; one that fails keeps no other from its turn. Raises the first failure."""

@@ -28,6 +28,7 @@ from noded.engine.registry import Registry
 from noded.engine.running import RunningContainers
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
+from noded.engine.seccomp_profiles import SeccompProfiles
 from noded.engine.stats import Stats
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.streams import Streams
@@ -42,6 +43,7 @@ from noded.images.layers import LayerStore
 from noded.images.library import Library
 from noded.images.pull import Puller
 from noded.images.repair import Repairer
+from noded.images.seccomp_artifacts import SeccompArtifacts
 from noded.images.snapshots import Snapshots
 from noded.images.unpack.client import Unpacker
 from noded.images.volumes import ImageVolumes
@@ -57,6 +59,7 @@ from noded.store.database import Database
 from noded.store.images import ImageRows
 from noded.store.sandboxes import SandboxRows
 from noded.store.schema import MIGRATIONS
+from noded.store.seccomp_artifacts import SeccompArtifactRows
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +116,7 @@ async def open_engine(
             snapshots = Snapshots(layout, layers)
             volumes = ImageVolumes(layout, layers)
             puller = Puller(config.images, content, layers, library)
+            artifacts = SeccompArtifacts(SeccompArtifactRows(database), content, puller, library)
             network = Network(config.network, layout.root / "network")
             cgroups = Cgroups(facts.cgroup_mode, facts.cgroup_driver)
             host = RuntimeHost(
@@ -149,6 +153,7 @@ async def open_engine(
                 volumes=volumes,
                 content=content,
                 hooks=hooks,
+                profiles=SeccompProfiles(artifacts),
             )
             container_ladder = ContainerLadder(
                 layout=layout,
@@ -206,8 +211,11 @@ async def open_engine(
             )
             library.set_in_use(containers.layers_in_use)
             library.set_meanings(puller.names)
+            library.set_kept(artifacts.blobs)
+            artifacts.set_in_use(containers.seccomp_in_use)
             await library.load()
             await recovery.load()
+            await artifacts.load()
             stats = Stats(
                 registry=registry,
                 cgroups=cgroups,

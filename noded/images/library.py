@@ -74,6 +74,7 @@ class Library:
         self._stale_owners: set[str] = set()
         self._in_use: Callable[[], Collection[str]] | None = None
         self._meanings: Meanings | None = None
+        self._kept: Callable[[], Collection[str]] = tuple
         self._writable = WritableLayers(layout.root / "containers")
         # Held while what is needed is compared with what is stored, and while that changes.
         self._lock = trio.Lock()
@@ -81,6 +82,10 @@ class Library:
     def set_in_use(self, in_use: Callable[[], Collection[str]]) -> None:
         """Tell which chain IDs containers need. Until then no layer is ever deleted."""
         self._in_use = in_use
+
+    def set_kept(self, kept: Callable[[], Collection[str]]) -> None:
+        """Tell which blobs are needed beside those of images."""
+        self._kept = kept
 
     def set_meanings(self, meanings: Meanings) -> None:
         """Tell what short names mean (registries.conf). Until then they are names on docker.io."""
@@ -223,7 +228,7 @@ class Library:
         """Delete every blob and layer that nobody names. Call it when a container was removed."""
         async with self._lock:
             blobs = await trio.to_thread.run_sync(lambda: dict(self.content.blobs()))
-            leased = {digest for held in self._leases.values() for digest in held}
+            leased = {digest for held in self._leases.values() for digest in held} | {*self._kept()}
             garbage = find_garbage(
                 images=[*self._names, *self._damaged],
                 leased=leased,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -32,6 +32,21 @@ from noded.wire.reference import Reference
 MAX_INDEX_DEPTH: Final = 3  # an index in an index exists (nested by some build tools); a loop cannot
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A manifest and the indexes passed on the way to it, outermost first; sources as in `Found`."""
+
+    sources: tuple[Source, ...]
+    indexes: tuple[Fetched, ...]
+    manifest: Fetched
+    parsed: Manifest
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Every digest that names it: its indexes' and its own."""
+        return tuple(dict.fromkeys(fetched.digest for fetched in (*self.indexes, self.manifest)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +107,34 @@ class Manifests:
             image noded cannot use; InvalidArgument for one that is not well formed.
         Cancellation: safe, nothing is stored.
         """
+        with _about(sources[0].image):
+            described = await self._describe(sources, reference)
+            config = await self._config(described.sources, described.parsed.config)
+            return _interpret(
+                described.sources, described.indexes, described.manifest, described.parsed, config
+            )
+
+    async def describe(self, sources: Sequence[Source], reference: Reference) -> Described:
+        """Get and check the manifest alone, of whatever it is. Raises and cancels as `find`."""
+        with _about(sources[0].image):
+            return await self._describe(sources, reference)
+
+    async def _describe(self, sources: Sequence[Source], reference: Reference) -> Described:
         image = sources[0].image
         asked = _asked(sources, reference)
         source, fetched = await _first(asked, lambda one: self._client.manifest(one, reference.target))
         sources = _content_sources(sources, source)
         indexes: list[Fetched] = []
-        try:
+        parsed = parse_manifest(fetched.data, fetched.media_type)
+        while isinstance(parsed, Index):
+            indexes.append(fetched)
+            if len(indexes) > MAX_INDEX_DEPTH:
+                raise InvalidArgument(f"its indexes are nested more than {MAX_INDEX_DEPTH} deep")
+            fetched = await self._child(
+                sources, choose(parsed.manifests, self._host, f"cannot pull {image}: its index")
+            )
             parsed = parse_manifest(fetched.data, fetched.media_type)
-            while isinstance(parsed, Index):
-                indexes.append(fetched)
-                if len(indexes) > MAX_INDEX_DEPTH:
-                    raise InvalidArgument(f"its indexes are nested more than {MAX_INDEX_DEPTH} deep")
-                fetched = await self._child(
-                    sources, choose(parsed.manifests, self._host, f"cannot pull {image}: its index")
-                )
-                parsed = parse_manifest(fetched.data, fetched.media_type)
-            config = await self._config(sources, parsed.config)
-            found = _interpret(sources, tuple(indexes), fetched, parsed, config)
-        except (InvalidArgument, FailedPrecondition) as error:
-            if str(error).startswith("cannot pull"):
-                raise
-            raise type(error)(f"cannot pull {image}: {error}") from error
-        return found
+        return Described(tuple(sources), tuple(indexes), fetched, parsed)
 
     async def _child(self, sources: Sequence[Source], entry: Descriptor) -> Fetched:
         _, fetched = await _first(sources, lambda one: self._client.manifest(one, entry.digest))
@@ -136,6 +157,17 @@ class Manifests:
         self._client.download(source, digest, size_bytes, data.extend)
         digests.verify(bytes(data), digest, f"{source.subject} sent a config that")
         return bytes(data)
+
+
+@contextmanager
+def _about(image: str) -> Iterator[None]:
+    """Begin messages about the image's own faults with its name."""
+    try:
+        yield
+    except (InvalidArgument, FailedPrecondition) as error:
+        if str(error).startswith("cannot pull"):
+            raise
+        raise type(error)(f"cannot pull {image}: {error}") from error
 
 
 def _asked(sources: Sequence[Source], reference: Reference) -> Sequence[Source]:

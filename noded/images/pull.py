@@ -45,6 +45,7 @@ from noded.images.registry import RegistryClient
 from noded.images.transport import Transport
 from noded.images.trust.checker import Checker
 from noded.model.image import Credential, Image
+from noded.wire.artifact import only_file
 from noded.wire.descriptor import Platform
 from noded.wire.reference import Reference
 
@@ -70,6 +71,14 @@ class _Running:
     reference: str
     started_at_ns: int
     layers: list[LayerProgress] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class PulledFile:
+    """The digest that an artifact's name stands for, and that of its one file."""
+
+    digest: str
+    blob_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +284,49 @@ class Puller:
             seconds=round(trio.current_time() - started, 3),
         )
         return image.id
+
+    async def pull_file(
+        self, name: Reference, namespace: str, *, known: str, limit_bytes: int, lease: str
+    ) -> PulledFile | None:
+        """Bring the one file of an artifact into the content store, whatever its media types are.
+
+        The node's own credentials, mirrors and signature policy are used, as for images.
+
+        Args:
+            known: digest that the name stood for at the last time, "" for none.
+            limit_bytes: the largest file that is accepted.
+            lease: owner of the lease that keeps the file; the caller releases it.
+
+        Returns: None when the name still stands for `known`.
+        Raises: as `pull`; InvalidArgument when it is no artifact of one file, or one that is too large.
+        Cancellation: safe.
+        """
+        conf = await self.reload()
+        if self._downloads is None:
+            raise Unavailable("noded does not pull images yet, or no more: try again")
+        try:
+            required = await self._trust.requirements(name, namespace)
+            sources = await self._sources(name, conf, None)
+            if known and await self._manifests.digest(sources, name) == known:
+                await self._trust.check(name, (known,), sources, required)
+                return None
+            found = await self._manifests.describe(sources, name)
+            await self._trust.check(name, found.digests, found.sources, required)
+            file = only_file(found.parsed, str(name), limit_bytes)
+            await self._library.lease({file.digest}, lease)
+            await self._downloads.bring(found.sources, LayerProgress(file.digest, file.size_bytes))
+        finally:
+            if not self._running:
+                self._transport.close()
+        log.info("file pulled", reference=str(name), digest=file.digest, bytes=file.size_bytes)
+        return PulledFile(found.digests[0], file.digest)
+
+    async def candidates(self, text: str) -> tuple[Reference, ...]:
+        """The names to try for what a client wrote.
+
+        Raises: InvalidArgument for a malformed reference or registries.conf.
+        """
+        return candidates(await self.reload(), text)
 
     async def _sources(
         self, name: Reference, conf: RegistriesConf, credential: Credential | None

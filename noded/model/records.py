@@ -75,7 +75,8 @@ class ContainerRecord:
     """One container. `cgroup` is its OCI cgroupsPath, `chain_ids` the layers it pins.
 
     `volume_images` has an entry for each of the container's mounts: the ID of the image that is
-    mounted there, "" for a host path.
+    mounted there, "" for a host path. `seccomp_artifact` is `registry/repository@digest` of a seccomp
+    profile that was pulled for it, `seccomp_blob` the digest of the profile itself.
     """
 
     id: str
@@ -96,6 +97,8 @@ class ContainerRecord:
     exited: Exit | None = None
     resources: Resources | None = None
     volume_images: tuple[str, ...] = ()
+    seccomp_artifact: str = ""
+    seccomp_blob: str = ""
 
     def facts(self) -> str:
         return json.dumps(
@@ -111,6 +114,8 @@ class ContainerRecord:
                 "started_at_ns": self.started_at_ns,
                 "exited": asdict(self.exited) if self.exited else None,
                 "resources": _resources_to_json(self.resources),
+                "seccomp_artifact": self.seccomp_artifact,
+                "seccomp_blob": self.seccomp_blob,
             },
             separators=(",", ":"),
         )
@@ -148,6 +153,8 @@ def container_facts(text: str) -> dict[str, Any]:
         "started_at_ns": data.get("started_at_ns", 0),
         "exited": Exit(**_only(exited, *Exit.__slots__)) if exited else None,
         "resources": _resources_from_json(data.get("resources")),
+        "seccomp_artifact": data.get("seccomp_artifact", ""),
+        "seccomp_blob": data.get("seccomp_blob", ""),
     }
 
 

@@ -163,8 +163,9 @@ class ContainerInputs:
         cgroups_path: OCI cgroupsPath in the driver's syntax.
         hostname: what `hostname` prints in the pod (the node's with host networking).
         host_devices: every device of the node; used for privileged containers only.
-        seccomp_profile: a parsed profile that replaces the one the client's choice names: the
-            contents of a Localhost profile; None for the other types.
+        seccomp_profile: a checked profile that replaces the one the client's choice names: the
+            contents of a Localhost profile, or the one that an annotation names for a container
+            without a choice; None for the others.
         process_label, mount_label: SELinux contexts, "" = none.
     """
 

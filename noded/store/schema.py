@@ -44,4 +44,18 @@ MIGRATIONS: tuple[Migration, ...] = (
             ) STRICT""",
         ),
     ),
+    Migration(
+        version=2,
+        oldest_reader=1,
+        noded_version="0.1.0",
+        statements=(
+            # What a reference of a seccomp profile stood for, so that no registry is needed again.
+            """CREATE TABLE seccomp_artifacts (
+                reference TEXT NOT NULL, namespace TEXT NOT NULL,
+                manifest_digest TEXT NOT NULL, blob_digest TEXT NOT NULL,
+                used_at_ns INTEGER NOT NULL,
+                PRIMARY KEY (reference, namespace)
+            ) STRICT""",
+        ),
+    ),
 )

@@ -69,6 +69,23 @@ def artifact_files(manifest: Manifest) -> tuple[ArtifactFile, ...]:
     return tuple(ArtifactFile(path, digest) for path, digest in files.items())
 
 
+def only_file(manifest: Manifest, name: str, limit_bytes: int) -> Descriptor:
+    """The blob of an artifact that has just one file.
+
+    The media type of its configuration says nothing: older tools wrote that of an image.
+
+    Raises: InvalidArgument when it is an image, has another number of files, or one that is too large.
+    """
+    files = [layer for layer in manifest.layers if layer.media_type != EMPTY]
+    if any(layer.media_type in LAYER_MEDIA_TYPES for layer in files):
+        raise InvalidArgument(f"{name} is a container image, not an artifact with one file")
+    if len(files) != 1:
+        raise InvalidArgument(f"{name} is an artifact of {len(files)} files: there must be exactly one")
+    if files[0].size_bytes > limit_bytes:
+        raise InvalidArgument(f"{name} has {files[0].size_bytes} bytes, more than {limit_bytes}")
+    return files[0]
+
+
 def _path(layer: Descriptor, where: str) -> str:
     title = layer.annotations.get(TITLE, "")
     if not title:

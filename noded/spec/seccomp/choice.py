@@ -28,8 +28,7 @@ def container_seccomp(inputs: ContainerInputs, capabilities: frozenset[str]) -> 
     if kind is ProfileType.RUNTIME_DEFAULT:
         return runtime_default(inputs.host, inputs.policy, capabilities)
     if inputs.seccomp_profile is not None:
-        source = (chosen.localhost_ref if chosen else "") or "given by annotation"
-        return _resolved(inputs.seccomp_profile, source, inputs.host, capabilities)
+        return _resolved(inputs.seccomp_profile, inputs.host, capabilities)
     if kind is ProfileType.LOCALHOST and chosen is not None:
         raise InvalidArgument(
             f"linux.security_context.seccomp.localhost_ref: profile {chosen.localhost_ref!r} is not loaded"
@@ -41,14 +40,12 @@ def runtime_default(host: HostFacts, policy: SpecPolicy, capabilities: Iterable[
     """What RuntimeDefault means on this node."""
     if policy.default_seccomp is None:
         return default_profile(host.architecture, capabilities)
-    return _resolved(policy.default_seccomp, "of the configuration", host, capabilities)
+    return _resolved(check_profile(policy.default_seccomp, "of the configuration"), host, capabilities)
 
 
-def _resolved(
-    profile: Mapping[str, Any], source: str, host: HostFacts, capabilities: Iterable[str]
-) -> dict[str, Any]:
+def _resolved(profile: Mapping[str, Any], host: HostFacts, capabilities: Iterable[str]) -> dict[str, Any]:
     return resolve_profile(
-        check_profile(profile, source),
+        profile,
         architecture=host.architecture,
         capabilities=capabilities,
         kernel=host.kernel,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from noded.spec.seccomp.architectures import architectures, machine
@@ -56,8 +57,14 @@ def default_profile(architecture: str, capabilities: Iterable[str]) -> dict[str,
     Args:
         architecture: machine name, `x86_64`, `aarch64`... or Go's names.
         capabilities: CAP_ names that the container has.
+
+    Returns: one value for equal arguments, not to be changed.
     """
-    held = frozenset(capabilities)
+    return _built(architecture, frozenset(capabilities))
+
+
+@lru_cache(maxsize=64)
+def _built(architecture: str, held: frozenset[str]) -> dict[str, Any]:
     here = machine(architecture)
     inside = [group for group in (*ALLOWED, *WITH_CAPABILITY) if _on(group, here) and _granted(group, held)]
     outside = [group for group in (*WITH_CAPABILITY, *DENIED) if _on(group, here) and group not in inside]

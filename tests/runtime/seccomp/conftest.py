@@ -1,0 +1,56 @@
+"""A daemon whose handlers allow seccomp annotations, and images in a registry behind `quay.io`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.cri_client import Cri
+from tests.support.daemon import NodedDaemon
+from tests.support.registry import Registry
+
+ALLOWED = ["seccomp-*", "io.kubernetes.cri-o.seccompNotifierAction"]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry of this module's own, which tests may stop from answering."""
+    with Registry(tmp_path_factory.mktemp("shelf")) as registry:
+        registry.push(images.busybox_image(), "e2e/busybox", "1")
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, shelf: Registry) -> Iterator[NodedDaemon]:
+    directory: Path = tmp_path_factory.mktemp("daemon")
+    handlers = {name: {"type": name, "allowed_annotations": ALLOWED} for name in ("runc", "crun")}
+    handlers["closed"] = {"type": "runc", "allowed_annotations": []}
+    with NodedDaemon(
+        directory,
+        settings={"runtimes": handlers, "images": {"stall_timeout_seconds": 2.0}},
+        mirrors={"quay.io": shelf.host},
+        insecure=[shelf.host],
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def cri(daemon: NodedDaemon) -> Iterator[Cri]:
+    with daemon.client() as client:
+        client.stop("0" * 64)
+        yield client
+        client.remove_all_pods()
+
+
+@pytest.fixture
+def busybox(cri: Cri) -> str:
+    cri.pull("quay.io/e2e/busybox:1")
+    return "quay.io/e2e/busybox:1"
+
+
+@pytest.fixture(params=("runc", "crun"))
+def handler(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
