@@ -57,10 +57,9 @@ def default_profile(architecture: str, capabilities: Iterable[str]) -> dict[str,
     Args:
         architecture: machine name, `x86_64`, `aarch64`... or Go's names.
         capabilities: CAP_ names that the container has.
-
-    Returns: one value for equal arguments, not to be changed.
     """
-    return _built(architecture, frozenset(capabilities))
+    built = _built(architecture, frozenset(capabilities))
+    return {**built, "syscalls": [_copy(rule) for rule in built["syscalls"]]}
 
 
 @lru_cache(maxsize=64)
@@ -125,6 +124,13 @@ def personality_rules() -> list[dict[str, Any]]:
     rules = [_rule(["personality"], ALLOW, _argument(0, value)) for value in harmless]
     rules.append(_rule(["personality"], ERRNO, _argument(0, _ADDR_NO_RANDOMIZE), errno=EPERM))
     return rules
+
+
+def _copy(rule: dict[str, Any]) -> dict[str, Any]:
+    copied = {**rule, "names": list(rule["names"])}
+    if "args" in rule:
+        copied["args"] = [dict(argument) for argument in rule["args"]]
+    return copied
 
 
 def _on(group: Group, machine: str) -> bool:
