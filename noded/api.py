@@ -42,6 +42,7 @@ from noded.model.runtime import (
     TaskCreate,
     TaskRef,
     TaskState,
+    TaskUsage,
 )
 from noded.runtimes.oci_runtime import OciRuntime
 from noded.runtimes.quirks import FeatureTable, OciOptions, OciQuirks
@@ -94,6 +95,7 @@ __all__ = [
     "TaskCreate",
     "TaskRef",
     "TaskState",
+    "TaskUsage",
     "Unavailable",
     "Unimplemented",
     "hookimpl",

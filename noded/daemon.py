@@ -9,6 +9,7 @@ Pods are never touched by a stop.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import signal
@@ -39,6 +40,7 @@ from noded.host.notify import Notifier
 log = structlog.get_logger(__name__)
 
 _CRASHED = 1
+_RELOAD_SECONDS = 120.0  # every changed handler is opened and asked for its features, at the same time
 _WATCHDOG_ANSWER_SECONDS = 10.0  # the core must answer a ping within this, or the watchdog starves
 
 
@@ -65,6 +67,7 @@ class Daemon:
         self._bridge = Bridge()
         self._engine: Engine | None = None
         self._core_scope = trio.CancelScope()
+        self._reloading = asyncio.Event()
 
     async def run(self) -> int:
         """Start, serve, stop. See the module's text for the order."""
@@ -85,7 +88,7 @@ class Daemon:
             stopping, loaded = asyncio.Event(), loop.create_future()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
             streaming = StreamingServer(self._config.streaming, self._bridge)
             streaming.bind()
             stack.push_async_callback(streaming.close)
@@ -116,10 +119,12 @@ class Daemon:
             gc.collect()
             gc.freeze()  # what start-up made lives as long as the daemon: keep it out of collections
             watchdog = asyncio.ensure_future(self._feed_watchdog())
+            reloads = asyncio.ensure_future(self._reload_on_demand())
             stop = asyncio.ensure_future(stopping.wait())
             ends: set[asyncio.Future[Any]] = {stop, core}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             watchdog.cancel()
+            reloads.cancel()
             status = await self._stop(server, streaming, core, crashed=core.done())
             stop.cancel()
         if socket_made:
@@ -193,21 +198,36 @@ class Daemon:
 
     # signals and the watchdog
 
-    def _reload(self) -> None:
-        """SIGHUP: take what can be changed while running; a bad file changes nothing."""
-        self._notifier.reloading()
-        try:
-            config = settings.load(self._config_path)
-        except NodedError as error:
-            log.error("configuration not reloaded, the old one stays in force", error=str(error))
-        else:
-            changed = settings.changed_keys(self._config, config)
-            fixed = sorted(changed - settings.RELOADABLE)
-            logs.set_level(config.log_level)
-            if fixed:
-                log.warning("restart noded for these changed keys to take effect", keys=fixed)
-            log.info("configuration reloaded", keys=sorted(changed & settings.RELOADABLE))
-        self._notifier.ready("serving")
+    async def _reload_on_demand(self) -> None:
+        """SIGHUP, one after the other; several during one reload are one more."""
+        while True:
+            await self._reloading.wait()
+            self._reloading.clear()
+            self._notifier.reloading()
+            try:
+                await self._reload()
+            except NodedError as error:
+                log.error("configuration not reloaded, the old one stays in force", error=str(error))
+            except Exception:
+                log.exception("reloading the configuration failed")
+            self._notifier.ready("serving")
+
+    async def _reload(self) -> None:
+        """Take what can be changed while running.
+
+        Raises: NodedError for a configuration that cannot be used; then nothing has changed.
+        """
+        assert self._engine is not None
+        config = settings.load(self._config_path)
+        changed = settings.changed_keys(self._config, config)
+        if changed & {"runtimes", "default_runtime"}:
+            await self._bridge.call(self._engine.reload.apply, config, deadline_seconds=_RELOAD_SECONDS)
+        logs.set_level(config.log_level)
+        if fixed := sorted(changed - settings.RELOADABLE):
+            log.warning("restart noded for these changed keys to take effect", keys=fixed)
+        log.info("configuration reloaded", keys=sorted(changed & settings.RELOADABLE))
+        taken = {key: getattr(config, key) for key in settings.RELOADABLE}
+        self._config = dataclasses.replace(self._config, **taken)
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that both loops turn, as long as they do."""

@@ -40,7 +40,7 @@ _HANDLER_KEYS = ("type", "default_annotations", "allowed_annotations", "create_t
 
 # What a running daemon takes over from a changed configuration; the rest needs a restart.
 # (registries.conf and the CNI directory are read anew by themselves.)
-RELOADABLE = frozenset({"log_level"})
+RELOADABLE = frozenset({"log_level", "runtimes", "default_runtime"})
 
 
 def load(path: Path | None = None) -> Config:

@@ -72,6 +72,7 @@ def look(config: Config, *, diagnose: bool = True) -> Node:
             layout=Layout(config.root, Path(state)),
             conmon_path=config.conmon,
             log_level=config.log_level,
+            stalled_seconds=config.stalled_seconds,
         )
         handlers = open_handlers_of(plugins, config, host)
 

@@ -86,7 +86,7 @@ class BundleSpec:
         Cancellation: safe, nothing but missing mount sources is made.
         """
         sandbox, config = container.sandbox, container.record.config
-        _, features = await self._handlers.open(sandbox.record.handler)
+        features = await self._handlers.features_of(sandbox.record.handler)
         rootfs = self._layout.rootfs(container.id)
 
         def stage(text: str) -> None:

@@ -132,7 +132,7 @@ class ContainerLadder:
         """The open sandbox of the container's pod."""
         sandbox = container.sandbox
         if sandbox.runtime is None:
-            runtime = self._handlers.runtime(sandbox.record.handler)
+            runtime = self._sandboxes.open_runtime(sandbox)
             sandbox.runtime = await runtime.attach_sandbox(self._sandboxes.reference(sandbox))
         return sandbox.runtime
 

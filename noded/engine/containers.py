@@ -117,7 +117,7 @@ class Containers:
         sandbox = self._registry.sandbox(sandbox_id)
         if not sandbox.ready:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} is not ready: run a new one")
-        _, features = await self._handlers.open(sandbox.record.handler)
+        features = await self._handlers.features_of(sandbox.record.handler)
         validate_container(config, sandbox.record.config, features, self._facts)
         image = self._images.get(config.image)
         if image is None:

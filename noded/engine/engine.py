@@ -25,6 +25,7 @@ from noded.engine.observers import Observers
 from noded.engine.operations import Operations
 from noded.engine.recover import Recovery
 from noded.engine.registry import Registry
+from noded.engine.reload import Reload
 from noded.engine.running import RunningContainers
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
@@ -33,6 +34,7 @@ from noded.engine.stats import Stats
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.streams import Streams
 from noded.engine.supervise import Supervisor
+from noded.engine.usage import ToldUsage
 from noded.host import mounts
 from noded.host.cgroup_samples import CgroupSampler
 from noded.host.cgroups import Cgroups
@@ -85,6 +87,7 @@ class Engine:
     events: Events
     metrics: NodeMetrics
     streams: Streams
+    reload: Reload
 
 
 @asynccontextmanager
@@ -120,7 +123,11 @@ async def open_engine(
             network = Network(config.network, layout.root / "network")
             cgroups = Cgroups(facts.cgroup_mode, facts.cgroup_driver)
             host = RuntimeHost(
-                facts=facts, layout=layout, conmon_path=config.conmon, log_level=config.log_level
+                facts=facts,
+                layout=layout,
+                conmon_path=config.conmon,
+                log_level=config.log_level,
+                stalled_seconds=config.stalled_seconds,
             )
             plugins = await trio.to_thread.run_sync(discover, config.disabled_plugins)
             opened = await trio.to_thread.run_sync(open_handlers_of, plugins, config, host)
@@ -217,6 +224,7 @@ async def open_engine(
             await recovery.load()
             await artifacts.load()
             stats = Stats(
+                told=ToldUsage(handlers, container_ladder, services),
                 registry=registry,
                 cgroups=cgroups,
                 sampler=CgroupSampler(facts.cgroup_mode),
@@ -258,6 +266,13 @@ async def open_engine(
                 events,
                 metrics,
                 streams,
+                Reload(
+                    plugins=plugins,
+                    host=host,
+                    handlers=handlers,
+                    registry=registry,
+                    sandboxes=sandbox_ladder,
+                ),
             )
             services.cancel_scope.cancel()
         await trio.to_thread.run_sync(crash_mark.end, layout.crash_mark)

@@ -28,6 +28,8 @@ class Handlers:
         self._handlers = dict(handlers)
         self._features: dict[str, RuntimeFeatures] = {}
         self._problems: dict[str, str] = {}
+        self._retired: dict[str, Handler] = {}
+        self._retired_features: dict[str, RuntimeFeatures] = {}
         self.default = default
 
     async def probe(self) -> None:
@@ -38,22 +40,39 @@ class Handlers:
 
     async def _probe(self, name: str) -> None:
         handler = self._handlers[name]
-        if handler.runtime is None:
-            self._problems[name] = handler.unavailable or "its plugin did not load"
-            return
-        try:
-            with trio.fail_after(_PROBE_SECONDS):
-                self._features[name] = await handler.runtime.features()
+        features, problem = await _ask(handler)
+        if self._handlers.get(name) is not handler:
+            return  # reloaded meanwhile
+        if features is not None:
+            self._features[name] = features
             self._problems.pop(name, None)
-        except trio.TooSlowError:
-            self._problems[name] = f"it did not answer within {_PROBE_SECONDS:g} s"
-        except NodedError as error:
-            self._problems[name] = str(error)
-        except Exception as error:  # a plugin may raise anything, the daemon goes on
-            self._problems[name] = f"{type(error).__name__}: {error}"
-        if name in self._problems:
-            self._features.pop(name, None)
-            log.warning("runtime handler unavailable", handler=name, reason=self._problems[name])
+            return
+        self._features.pop(name, None)
+        if self._problems.get(name) != problem:
+            log.warning("runtime handler unavailable", handler=name, reason=problem)
+        self._problems[name] = problem
+
+    async def problem_of(self, handler: Handler) -> str:
+        """Why a handler, which need not be one of these, cannot be used; "" when it can."""
+        return (await _ask(handler))[1]
+
+    @property
+    def opened(self) -> Mapping[str, Handler]:
+        """All handlers, available or not."""
+        return self._handlers
+
+    def replace(self, handlers: Mapping[str, Handler], default: str) -> None:
+        """Serve these from now on. Those that go still serve the pods that they started."""
+        gone = {name: handler for name, handler in self._handlers.items() if name not in handlers}
+        self._retired |= gone
+        for name in handlers:
+            self._retired.pop(name, None)
+        for name in gone:
+            if (features := self._features.pop(name, None)) is not None:
+                self._retired_features[name] = features
+            self._problems.pop(name, None)
+        self._handlers = dict(handlers)
+        self.default = default
 
     def resolve(self, name: str) -> str:
         """The handler name for what a request says; "" is the default one.
@@ -81,9 +100,18 @@ class Handlers:
             raise FailedPrecondition(f"runtime handler {name!r} is unavailable: {self._problems[name]}")
         return handler.runtime, self._features[name]
 
+    async def features_of(self, name: str) -> RuntimeFeatures:
+        """What a pod that there is can count on, also when its handler is no longer configured.
+
+        Raises: as `open`.
+        """
+        if name in self._retired and name not in self._handlers and name in self._retired_features:
+            return self._retired_features[name]
+        return (await self.open(name))[1]
+
     def runtime(self, name: str) -> Runtime:
         """The runtime of a handler, for taking down what it once started, even if it is unhealthy."""
-        handler = self._handlers.get(name)
+        handler = self._handlers.get(name) or self._retired.get(name)
         if handler is None or handler.runtime is None:
             reason = handler.unavailable if handler else "it is no longer configured"
             raise FailedPrecondition(
@@ -94,18 +122,38 @@ class Handlers:
 
     def settings(self, name: str) -> HandlerConfig:
         """The handler's configuration table."""
-        return self._handlers[name].config
+        return (self._handlers.get(name) or self._retired[name]).config
 
     def create_timeout_seconds(self, name: str) -> float:
         """Budget of one create through this handler."""
-        return self._handlers[name].config.create_timeout_seconds
+        return self.settings(name).create_timeout_seconds
 
     def features(self) -> list[tuple[str, RuntimeFeatures]]:
         """Every available handler with its features, the default first."""
         names = sorted(self._features, key=lambda name: (name != self.default, name))
         return [(name, self._features[name]) for name in names]
 
+    def usage_in_cgroup(self, name: str) -> bool:
+        """Whether the cgroups of its containers show what they use."""
+        features = self._features.get(name) or self._retired_features.get(name)
+        return features is None or features.usage_in_cgroup
+
     @property
     def problems(self) -> Mapping[str, str]:
         """Unavailable handlers and why."""
         return self._problems
+
+
+async def _ask(handler: Handler) -> tuple[RuntimeFeatures | None, str]:
+    """Its features, or None and why there are none."""
+    if handler.runtime is None:
+        return None, handler.unavailable or "its plugin did not load"
+    try:
+        with trio.fail_after(_PROBE_SECONDS):
+            return await handler.runtime.features(), ""
+    except trio.TooSlowError:
+        return None, f"it did not answer within {_PROBE_SECONDS:g} s"
+    except NodedError as error:
+        return None, str(error)
+    except Exception as error:  # a plugin may raise anything, the daemon goes on
+        return None, f"{type(error).__name__}: {error}"

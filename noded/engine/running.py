@@ -66,7 +66,7 @@ class RunningContainers:
                 f"container {container.id[:12]} is {container.view.state.name}, nothing to update"
             )
         handler = container.sandbox.record.handler
-        _, features = await self._handlers.open(handler)
+        features = await self._handlers.features_of(handler)
         if not features.update:
             raise Unimplemented(
                 f"runtime handler {handler!r} cannot change the resources of a live container"

@@ -11,7 +11,7 @@ from noded.engine.claims import Claim
 from noded.engine.events import EventKind, Events, sandbox_events
 from noded.model.lifecycle import SANDBOX_STEPS, SandboxIntent, check_step, sandbox_state
 from noded.model.records import SandboxRecord
-from noded.model.runtime import Sandbox
+from noded.model.runtime import Runtime, Sandbox
 from noded.model.views import SandboxView
 from noded.store.sandboxes import SandboxRows
 
@@ -33,7 +33,9 @@ class PodSandbox:
         self.stage = ""
         self.lock = trio.Lock()
         self.runtime: Sandbox | None = None
+        self.made_by: Runtime | None = None  # stays what it is when the handler is reloaded
         self.pid = 0
+        self.ended_because = ""  # why it ended without being told to
         self.claim = Claim()
         self.view = self._view()
 
@@ -78,6 +80,8 @@ class PodSandbox:
             "intent": record.intent.value,
             "pid": self.pid,
         }
+        if self.ended_because:
+            info["endedBecause"] = self.ended_because
         if record.owed is not None:
             info["owed"] = {
                 "stage": record.owed.stage,

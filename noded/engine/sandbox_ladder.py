@@ -194,8 +194,10 @@ class SandboxLadder:
         return sandbox.record.config.namespaces.pid is NamespaceMode.POD
 
     def open_runtime(self, sandbox: PodSandbox) -> Runtime:
-        """The runtime that this sandbox was made with."""
-        return self._handlers.runtime(sandbox.record.handler)
+        """The runtime that this sandbox was made with; after a restart of the daemon, its handler's."""
+        if sandbox.made_by is None:
+            sandbox.made_by = self._handlers.runtime(sandbox.record.handler)
+        return sandbox.made_by
 
     async def _runtime_up(self, sandbox: PodSandbox) -> None:
         runtime, features = await self._handlers.open(sandbox.record.handler)
@@ -206,6 +208,7 @@ class SandboxLadder:
             monitor_cgroup=self.monitor_cgroup(sandbox),
             deadline_seconds=self._handlers.create_timeout_seconds(sandbox.record.handler),
         )
+        sandbox.made_by = runtime
         sandbox.runtime = await runtime.start_sandbox(start)
         sandbox.pid = await sandbox.runtime.infra_pid() or 0
 

@@ -24,12 +24,13 @@ from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from noded.host.cgroups import Cgroups
-from noded.host.processes import open_pidfd, wait_pidfd
+from noded.host.processes import ProcessIdentity, kill_identity, open_pidfd, wait_pidfd
 from noded.model.host import HostFacts
 from noded.model.lifecycle import SandboxIntent
 from noded.model.pod import PodConfig, Resources
 from noded.model.records import SandboxRecord
 from noded.model.views import SandboxView
+from noded.runtimes.killing import wait_stalled
 from noded.spec.validate import validate_pod
 from noded.store.sandboxes import SandboxRows
 
@@ -209,15 +210,28 @@ class Sandboxes:
             await trio.sleep(_WATCH_AGAIN_SECONDS)
         if init >= 0:
             try:
-                await wait_pidfd(init)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._end_stalled, sandbox, pid)
+                    await wait_pidfd(init)
+                    nursery.cancel_scope.cancel()
             finally:
                 os.close(init)
         if sandbox.ready and sandbox.pid == pid:
-            log.warning("the init process of a pod died, stopping the pod", id=sandbox.id, pid=pid)
+            sandbox.ended_because = sandbox.ended_because or f"its init process (pid {pid}) died"
+            log.warning("stopping a pod", id=sandbox.id, reason=sandbox.ended_because)
             try:
                 await self.stop(sandbox.id)
             except Exception as error:
                 log.warning("pod without init process not stopped", id=sandbox.id, error=str(error))
+
+    async def _end_stalled(self, sandbox: PodSandbox, pid: int) -> None:
+        """Kill the init process if a signal keeps it stopped: nothing in the pod can be reached any more."""
+        init = ProcessIdentity.of(pid)
+        if init is None:
+            return
+        await wait_stalled(init, self._config.stalled_seconds)
+        sandbox.ended_because = f"its init process (pid {pid}) was stopped by a signal and killed"
+        kill_identity(init)
 
     # stopping
 

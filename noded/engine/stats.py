@@ -1,7 +1,8 @@
 """Samples of what pods and containers use, read from cgroups and network namespaces on demand.
 
-No monitor and no runtime is asked. A sweep over all containers runs in one worker thread, so that a
-slow kernel holds up nothing else; what is gone or has never run is reported without numbers.
+No monitor is asked, and a runtime only where the host does not see what its containers do. A sweep
+over all containers runs in one worker thread, so that a slow kernel holds up nothing else; what is
+gone or has never run is reported without numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,7 @@ from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.stats_rate import CpuRate
+from noded.engine.usage import ToldUsage
 from noded.errors import NodedError
 from noded.host import cgroup_names, cgroup_stats, mountinfo, network_stats, process_counts
 from noded.host.cgroup_detail import CgroupDetail
@@ -120,12 +122,14 @@ class Stats:
     def __init__(
         self,
         *,
+        told: ToldUsage,
         registry: Registry,
         cgroups: Cgroups,
         sampler: CgroupSampler,
         disk: LayerUsage,
         layout: Layout,
     ) -> None:
+        self._told = told
         self._registry = registry
         self._cgroups = cgroups
         self._sampler = sampler
@@ -150,9 +154,10 @@ class Stats:
         """
         known = [(view, found) for view in views if (found := self._container(view.id)) is not None]
         await self._refresh_disk(container.id for _, container in known)
+        await self._told.refresh(container for _, container in known)
         places = [self._live_place(view, container) for view, container in known]
         usages = await trio.to_thread.run_sync(self._read, places, limiter=self._sweeps)
-        samples = [self._sample(view, usage) for (view, _), usage in zip(known, usages, strict=True)]
+        samples = [self._sample(one, usage) for (_, one), usage in zip(known, usages, strict=True)]
         self._sweep()
         return samples
 
@@ -164,6 +169,7 @@ class Stats:
         places = [self._pod_place(sandbox, shared) if _ready(view) else "" for view, sandbox in pods]
         containers = [one for group in inside for one in group]
         await self._refresh_disk(one.id for one in containers)
+        await self._told.refresh(containers)
         container_places = [self._live_place(one.view, one) for one in containers]
 
         def read() -> tuple[
@@ -182,7 +188,9 @@ class Stats:
         own, usages, processes, networks = await trio.to_thread.run_sync(read, limiter=self._sweeps)
         now = time.time_ns()
         read_all = zip(containers, usages, processes, strict=True)
-        sampled = {one.id: (self._sample(one.view, usage), count) for one, usage, count in read_all}
+        sampled = {
+            one.id: (self._sample(one, usage), self._processes(one, count)) for one, usage, count in read_all
+        }
         samples = []
         for (view, sandbox), group, usage, interfaces in zip(pods, inside, own, networks, strict=True):
             if not _ready(view):
@@ -216,6 +224,7 @@ class Stats:
         ]
         inside = [self._containers(sandbox) for _, sandbox in pods]
         await self._refresh_disk(one.id for group in inside for one in group)
+        await self._told.refresh(one for group in inside for one in group)
         shared = self._parents()
         places = [self._pod_place(sandbox, shared) for _, sandbox in pods]
         jobs = [[(one.view, self._live_place(one.view, one)) for one in group] for group in inside]
@@ -239,15 +248,25 @@ class Stats:
         detail = self._sampler.detail(place)
         if detail is None:
             return None
+        if (told := self._told.known(view.id)) is not None:
+            detail = replace(detail, usage=told)
         descriptors, sockets = process_counts.count_descriptors(detail.pids)
         limit = process_counts.open_files_soft_limit(view.pid) if view.pid in detail.pids else None
         return ContainerDetail(view, place, detail, self._disk.known(view.id), descriptors, sockets, limit)
 
     # one object
 
-    def _sample(self, view: ContainerView, usage: CgroupUsage | None) -> ContainerSample:
+    def _sample(self, container: Container, usage: CgroupUsage | None) -> ContainerSample:
+        view = container.view
+        if usage is not None and self._told.told(container):
+            usage = self._told.known(container.id)
         rate = self._rate(view.id, usage) if usage is not None else None
         return ContainerSample(view, usage, rate, self._disk.known(view.id))
+
+    def _processes(self, container: Container, count: int) -> int:
+        if not self._told.told(container):
+            return count
+        return self._told.processes(container.id) or 0
 
     def _rate(self, identity: str, usage: CgroupUsage) -> int | None:
         tracked = self._tracked.get(identity)
@@ -332,6 +351,7 @@ class Stats:
         """Forget the samples of objects that are gone, if there are many."""
         containers = {one.id for one in self._registry.containers()}
         self._disk.keep(containers)
+        self._told.keep(containers)
         alive = containers | {one.id for one in self._registry.sandboxes()}
         if len(self._tracked) > len(alive) + _SLACK:
             self._tracked = {key: value for key, value in self._tracked.items() if key in alive}

@@ -134,7 +134,7 @@ class Streams:
         Where the pod's sockets are not in its network namespace, its loopback cannot be reached; what
         listens on all addresses can be, from outside.
         """
-        _, features = await self._handlers.open(sandbox.record.handler)
+        features = await self._handlers.features_of(sandbox.record.handler)
         if sandbox.record.config.host_network or features.sockets_in_netns:
             return sandbox.record.config.host_network, _LOOPBACKS
         families = (socket.AF_INET6 if ":" in ip else socket.AF_INET for ip in sandbox.record.ips)

@@ -32,6 +32,7 @@ class RuntimeFeatures:
     needs_infra: bool = False  # wants a sandbox container even when no namespace needs one
     highest_oci_version: str = "1.0.2"
     sockets_in_netns: bool = True  # False: a network stack of its own, which owns the pod's address
+    usage_in_cgroup: bool = True  # False: a task's processes are not in its cgroup; `Sandbox.usage` tells
 
 
 class TaskState(StrEnum):
@@ -81,6 +82,21 @@ class Exit:
     finished_at_ns: int
     oom_killed: bool = False
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskUsage:
+    """What a task uses, in its runtime's words; None = it does not say.
+
+    Args:
+        cpu_ns: CPU time since the task began.
+        working_set_bytes: memory that cannot easily be freed.
+    """
+
+    cpu_ns: int | None = None
+    memory_bytes: int | None = None
+    working_set_bytes: int | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +240,12 @@ class Sandbox(Protocol):
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:
         """Apply an OCI `linux.resources` object to a live task."""
 
+    async def usage(self, ref: TaskRef) -> TaskUsage:
+        """Ask the runtime what a live task uses. Only called where `usage_in_cgroup` is false.
+
+        Raises: NotFound, Unavailable, DeadlineExceeded. Cancellation: safe; the caller's patience is short.
+        """
+
     async def reopen_log(self, ref: TaskRef) -> None:
         """Make the log writer reopen its path after a rotation; the file exists at return."""
 
@@ -249,12 +271,17 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeHost:
-    """What the daemon gives a runtime when it opens a handler."""
+    """What the daemon gives a runtime when it opens a handler.
+
+    Args:
+        stalled_seconds: how long a signal may keep a monitor stopped before it is killed, 0 = for ever.
+    """
 
     facts: HostFacts
     layout: Layout
     conmon_path: str = ""
     log_level: str = "info"
+    stalled_seconds: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

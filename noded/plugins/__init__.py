@@ -9,7 +9,7 @@ from __future__ import annotations
 from noded.plugins.describe import HandlerReport, PluginReport, describe_handlers, describe_plugins
 from noded.plugins.discovery import Plugin, PluginSet, discover
 from noded.plugins.edits import apply_edits
-from noded.plugins.handlers import Handler, open_handlers, open_handlers_of
+from noded.plugins.handlers import Handler, open_handler, open_handlers, open_handlers_of
 from noded.plugins.hooks import Hooks
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "describe_handlers",
     "describe_plugins",
     "discover",
+    "open_handler",
     "open_handlers",
     "open_handlers_of",
 ]

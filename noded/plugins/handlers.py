@@ -40,10 +40,11 @@ def open_handlers(config: Config, host: RuntimeHost) -> dict[str, Handler]:
 
 def open_handlers_of(plugins: PluginSet, config: Config, host: RuntimeHost) -> dict[str, Handler]:
     """Open all configured handlers with plugins that have been discovered before."""
-    return {each.name: _open(plugins, each, host) for each in config.runtimes}
+    return {each.name: open_handler(plugins, each, host) for each in config.runtimes}
 
 
-def _open(plugins: PluginSet, config: HandlerConfig, host: RuntimeHost) -> Handler:
+def open_handler(plugins: PluginSet, config: HandlerConfig, host: RuntimeHost) -> Handler:
+    """Open one handler. Blocks for up to 10 s; never raises."""
     offered = plugins.types.get(config.type)
     if offered is None:
         return _unavailable(Handler(config.name, config.type, None, config), plugins.why_missing(config.type))

@@ -49,6 +49,7 @@ def features_from_table(version: str, table: FeatureTable, quirks: OciQuirks) ->
         needs_infra=quirks.needs_infra,
         highest_oci_version=table.highest_oci_version,
         sockets_in_netns=not quirks.own_network,
+        usage_in_cgroup=quirks.host_processes,
     )
 
 
@@ -73,6 +74,7 @@ def features_from_json(version: str, output: bytes, quirks: OciQuirks) -> Runtim
         needs_infra=quirks.needs_infra,
         highest_oci_version=str(document["ociVersionMax"]),
         sockets_in_netns=not quirks.own_network,
+        usage_in_cgroup=quirks.host_processes,
     )
 
 

@@ -18,7 +18,7 @@ from noded.errors import NodedError
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, children_of, kill_identity, reap
 from noded.model.runtime import Exit, TaskRef
-from noded.runtimes.killing import reap_namespace_zombies, stop_and_kill, wait_dead, wait_gone
+from noded.runtimes.killing import reap_namespace_zombies, stop_and_kill, wait_dead, wait_gone, wait_stalled
 from noded.runtimes.records import OOM_FILE, PID_FILE, TaskRecord, read_pid_file, read_record
 
 _log = structlog.get_logger(__name__)
@@ -35,11 +35,13 @@ class Exits:
 
     Args:
         shared: whether a task's processes are in the cgroup of its sandbox, not in its own.
+        stalled_seconds: how long a signal may keep a monitor stopped, 0 = for ever.
     """
 
     directory: Path
     cgroups: Cgroups
     shared: bool = False
+    stalled_seconds: float = 0.0
 
     def path(self, task_id: str) -> Path:
         return self.directory / task_id
@@ -50,12 +52,12 @@ class Exits:
         if record is None:
             return self._recorded(ref) or _unknown("the record of this container's monitor is gone")
         init = self.init(ref, record)
-        hung = await _first_death(record.monitor, init)
+        hung = await self._first_end(record.monitor, init)
         reap(record.monitor.pid)
         if recorded := self._recorded(ref):
             return recorded
         if hung:
-            return await self._monitor_hung(ref, record.monitor, init)
+            return await self._monitor_hung(ref, record.monitor, init, hung)
         return await self._monitor_died(ref, record.monitor, init)
 
     def init(self, ref: TaskRef, record: TaskRecord) -> ProcessIdentity | None:
@@ -109,15 +111,13 @@ class Exits:
         )
 
     async def _monitor_hung(
-        self, ref: TaskRef, monitor: ProcessIdentity, init: ProcessIdentity | None
+        self, ref: TaskRef, monitor: ProcessIdentity, init: ProcessIdentity | None, how: str
     ) -> Exit:
         """Take the exit code from the zombie that the monitor does not collect, then remove both."""
         code = zombie_exit_code(init.pid) if init is not None else None
-        _log.warning("monitor_hung", container=ref.id, pid=monitor.pid, code=code)
+        _log.warning("monitor_hung", container=ref.id, pid=monitor.pid, code=code, how=how)
         finished_at_ns = time.time_ns()
-        message = (
-            f"the container's monitor (conmon, pid {monitor.pid}) did not record the exit and was killed"
-        )
+        message = f"the container's monitor (conmon, pid {monitor.pid}) {how} and was killed"
         kill_identity(monitor)
         try:
             await wait_gone([monitor], timeout_seconds=_KILL_SECONDS)
@@ -128,6 +128,31 @@ class Exits:
             return recorded
         code = _UNKNOWN_CODE if code is None else code
         return Exit(code, finished_at_ns, oom_killed=self.oom_killed(ref, code), message=message)
+
+    async def _first_end(self, monitor: ProcessIdentity, init: ProcessIdentity | None) -> str:
+        """Wait for the monitor's end, ""; or until it must be given up, and how one knows."""
+        hung = ""
+
+        async def watch_init(identity: ProcessIdentity, scope: trio.CancelScope) -> None:
+            nonlocal hung
+            await wait_dead(identity)
+            await trio.sleep(_RECORD_SECONDS)
+            hung = "did not record the exit"
+            scope.cancel()
+
+        async def watch_stall(scope: trio.CancelScope) -> None:
+            nonlocal hung
+            await wait_stalled(monitor, self.stalled_seconds)
+            hung = "was stopped by a signal, did not go on"
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            if init is not None:
+                nursery.start_soon(watch_init, init, nursery.cancel_scope)
+            nursery.start_soon(watch_stall, nursery.cancel_scope)
+            await wait_dead(monitor)
+            nursery.cancel_scope.cancel()
+        return hung
 
     async def kill_everything(self, ref: TaskRef, init: ProcessIdentity | None) -> None:
         """Kill all processes of the task's cgroup and wait for them; reap orphans of a dead monitor.
@@ -159,25 +184,6 @@ class Exits:
 def sandbox_cgroup(ref: TaskRef) -> str:
     """The cgroup of the task's sandbox: the two are siblings whose names end with their ids."""
     return ref.cgroup.replace(ref.id, ref.sandbox_id)
-
-
-async def _first_death(monitor: ProcessIdentity, init: ProcessIdentity | None) -> bool:
-    """Wait for the monitor's end; return True if init is dead and the monitor does not react."""
-    hung = False
-
-    async def watch_init(identity: ProcessIdentity, scope: trio.CancelScope) -> None:
-        nonlocal hung
-        await wait_dead(identity)
-        await trio.sleep(_RECORD_SECONDS)
-        hung = True
-        scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        if init is not None:
-            nursery.start_soon(watch_init, init, nursery.cancel_scope)
-        await wait_dead(monitor)
-        nursery.cancel_scope.cancel()
-    return hung
 
 
 def parse_exit_code(text: str) -> int:

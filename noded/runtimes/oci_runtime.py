@@ -169,7 +169,12 @@ class OciRuntime:
             facts = self._host.facts
             self._cgroups = await trio.to_thread.run_sync(Cgroups, facts.cgroup_mode, facts.cgroup_driver)
         cgroups, name = self._cgroups, self._quirks.program
-        exits = Exits(self._host.layout.exits, cgroups, shared=self._quirks.stand_in)
+        exits = Exits(
+            self._host.layout.exits,
+            cgroups,
+            shared=self._quirks.stand_in,
+            stalled_seconds=self._host.stalled_seconds,
+        )
 
         def members(task: TaskRef) -> set[int]:
             return cgroups.procs(cgroups.place(task.cgroup)) if task.cgroup else set()

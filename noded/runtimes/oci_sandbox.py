@@ -15,7 +15,16 @@ import trio
 from noded.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable, Unimplemented
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, children_of, kill_identity
-from noded.model.runtime import ExecResult, ExecStream, Exit, SandboxRef, TaskCreate, TaskRef, TaskState
+from noded.model.runtime import (
+    ExecResult,
+    ExecStream,
+    Exit,
+    SandboxRef,
+    TaskCreate,
+    TaskRef,
+    TaskState,
+    TaskUsage,
+)
 from noded.runtimes import control
 from noded.runtimes.attach import attach_open
 from noded.runtimes.command import CommandLine, Completed, run
@@ -29,6 +38,7 @@ from noded.runtimes.quirks import OciQuirks
 from noded.runtimes.records import CONFIG_FILE, TaskRecord, read_record, runtime_state, write_record
 from noded.runtimes.stand_in import start_by_stand_in
 from noded.runtimes.teardown import Teardown
+from noded.runtimes.usage import parse_usage
 from noded.runtimes.wrapper import without_net_core
 
 _log = structlog.get_logger(__name__)
@@ -243,6 +253,12 @@ class OciSandbox:
             "update", "--resources", "-", ref.id,
             stdin=json.dumps(resources).encode(),
         )  # fmt: skip
+
+    async def usage(self, ref: TaskRef) -> TaskUsage:
+        done = await self._parts.run(
+            f"could not tell the usage of container {ref.id}", "events", "--stats", ref.id
+        )
+        return parse_usage(done.stdout, self._parts.quirks.program)
 
     async def reopen_log(self, ref: TaskRef) -> None:
         record = read_record(ref.bundle)

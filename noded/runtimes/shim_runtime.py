@@ -108,6 +108,7 @@ class ShimRuntime:
             version=parse_version(text)[0].strip(",;"),
             update=self._quirks.update,
             needs_infra=self._quirks.sandbox_container,
+            usage_in_cgroup=self._quirks.host_processes,
         )
         if not self._quirks.oci_runtime:
             return features
@@ -207,7 +208,7 @@ class ShimRuntime:
                 quirks=self._quirks,
                 layout=self._host.layout,
                 cgroups=cgroups,
-                exits=Exits(self._host.layout.exits, cgroups),
+                exits=Exits(self._host.layout.exits, cgroups, stalled_seconds=self._host.stalled_seconds),
                 bootstrap=Bootstrap(program, self._quirks.program, options, self._options.environment),
                 pumps=self._pumps,
                 task_options=options,

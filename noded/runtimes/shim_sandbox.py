@@ -20,6 +20,7 @@ from noded.model.runtime import (
     TaskCreate,
     TaskRef,
     TaskState,
+    TaskUsage,
 )
 from noded.runtimes.killing import reap_namespace_zombies
 from noded.runtimes.records import CONFIG_FILE, TaskRecord, read_record, write_record
@@ -38,7 +39,6 @@ from noded.runtimes.shim_record import (
 from noded.runtimes.shim_service import TaskService
 from noded.runtimes.shim_start import ShimStart, live_shim
 from noded.runtimes.shim_teardown import ShimTeardown
-from noded.wire.ttrpc_metrics import TaskStats
 from noded.wire.ttrpc_task import CreateTaskRequest, ProcessStatus
 
 _STATES = {
@@ -209,6 +209,10 @@ class ShimSandbox:
             )
         await self._service().update(ref.id, resources)
 
+    async def usage(self, ref: TaskRef) -> TaskUsage:
+        told = await self._service().stats(ref.id)
+        return TaskUsage(told.cpu_ns, told.memory_usage_bytes, told.memory_working_set_bytes, told.pids)
+
     async def reopen_log(self, ref: TaskRef) -> None:
         record = read_record(ref.bundle)
         if record is None:
@@ -229,10 +233,6 @@ class ShimSandbox:
     async def resume(self, ref: TaskRef) -> None:
         """Undo `pause`."""
         await self._service().resume(ref.id)
-
-    async def stats(self, ref: TaskRef) -> TaskStats:
-        """Usage as the shim tells it: for a guest's tasks nobody else can."""
-        return await self._service().stats(ref.id)
 
     def resume_watch(self) -> None:
         """Watch a shim that an earlier daemon started, and read its log again."""

@@ -14,7 +14,7 @@ from noded.errors import NodedError, Unavailable
 from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, kill_identity, reap
 from noded.model.runtime import SandboxRef
-from noded.runtimes.killing import wait_dead, wait_gone
+from noded.runtimes.killing import wait_dead, wait_gone, wait_stalled
 from noded.runtimes.records import CONFIG_FILE, read_record
 from noded.runtimes.shim_bootstrap import Endpoint, find_shims
 from noded.runtimes.shim_fifos import make_fifo
@@ -93,11 +93,20 @@ class ShimStart:
         """See to it that the pod ends when its shim does; returns at once."""
 
         async def work() -> None:
-            await wait_dead(shim.process)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_stalled, shim)
+                await wait_dead(shim.process)
+                nursery.cancel_scope.cancel()
             reap(shim.process.pid)
             await self._shim_died(shim)
 
         self.parts.pumps.watch(self.sandbox.id, work)
+
+    async def _end_stalled(self, shim: ShimRecord) -> None:
+        """Kill a shim that a signal keeps stopped: whoever asks it anything would wait in vain."""
+        await wait_stalled(shim.process, self.parts.exits.stalled_seconds)
+        _log.warning("shim_stalled", sandbox=self.sandbox.id, pid=shim.process.pid)
+        kill_identity(shim.process)
 
     async def _shim_died(self, shim: ShimRecord) -> None:
         """End the sandbox container: its end tells the engine that the pod is not ready any more.

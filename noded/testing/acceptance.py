@@ -18,6 +18,8 @@ from noded.proto.runtime import v1 as cri
 from noded.testing.cases import Ability, HandlerCase
 from noded.testing.node import TestNode, eventually
 from noded.testing.pods import TestContainer, TestPod
+from noded.testing.sessions import Session
+from noded.wire.channels import Channel
 
 pytestmark = pytest.mark.root
 
@@ -162,6 +164,85 @@ def test_a_terminal_is_a_terminal(pod: TestPod) -> None:
     assert container.log().replace("\r", "") == "yes\n"
 
 
+def test_a_terminal_has_the_size_of_its_clients(pod: TestPod) -> None:
+    container = pod.run("while read -r line; do echo $line $(busybox stty size); done", tty=True, stdin=True)
+    with container.attach(tty=True) as session:
+        session.resize(91, 37)
+        # The size and the input go different ways.
+        eventually(lambda: _echo(session, "size") and b"37 91" in session.seen[Channel.STDOUT], 20, "37 91")
+
+
+def test_attached_clients_hear_and_talk(pod: TestPod) -> None:
+    container = pod.run("while read -r line; do echo heard $line; echo oops >&2; done", stdin=True)
+    with container.attach() as first, container.attach() as second:
+        # An attachment is certain when something was heard through it.
+        second.type("one\n")
+        second.until(Channel.STDOUT, b"heard one\n")
+        first.type("two\n")
+        first.until(Channel.STDOUT, b"heard two\n")
+        second.until(Channel.STDOUT, b"heard two\n")
+        second.type("three\n")
+        first.until(Channel.STDOUT, b"heard three\n")
+        first.until(Channel.STDERR, b"oops\n")
+    assert container.running
+    with container.attach() as third:
+        third.type("four\n")
+        third.until(Channel.STDOUT, b"heard four\n")
+    eventually(lambda: "heard four\n" in container.log(), 10, "the log has it, too")
+
+
+def test_a_command_has_streams_and_an_end(pod: TestPod) -> None:
+    container = pod.run(_SLEEP)
+    with container.open("cat; echo bad >&2; exit 7") as session:
+        session.type("through\n")
+        session.until(Channel.STDOUT, b"through\n")
+        session.end_input()
+        assert session.exit_code() == 7
+        assert (session.seen[Channel.STDOUT], session.seen[Channel.STDERR]) == (b"through\n", b"bad\n")
+
+
+def test_a_command_has_a_terminal_with_a_size(pod: TestPod) -> None:
+    container = pod.run(_SLEEP)
+    with container.open("while read -r line; do echo $line $(busybox stty size); done", tty=True) as session:
+        session.resize(92, 38)
+        eventually(lambda: _echo(session, "size") and b"38 92" in session.seen[Channel.STDOUT], 20, "38 92")
+
+
+def test_a_port_is_forwarded(pod: TestPod, handler: HandlerCase) -> None:
+    own = handler.can(Ability.LOOPBACK_FORWARD)
+    container = pod.run(f"exec httpd -f -p {'127.0.0.1:' if own else ''}8080 -h /www")
+    get = r"printf 'GET / HTTP/1.0\r\n\r\n' | busybox nc 127.0.0.1 8080"
+    eventually(lambda: b"Hello" in container.exec(get).stdout, 10, "the web server answers in the pod")
+    for _ in range(2):
+        with pod.forward(8080) as session:
+            session.send(0, b"GET / HTTP/1.0\r\n\r\n")
+            assert b"200 OK" in session.until(0, b"Hello")
+    with pod.forward(8081) as session:
+        session.until(1, b"8081")
+    assert container.running
+
+
+def test_usage_is_told(pod: TestPod) -> None:
+    container = pod.run("x=$(busybox head -c 8000000 /dev/zero | busybox tr '\\0' x); while :; do :; done")
+
+    def usage() -> tuple[int, int]:
+        stats = container.stats()
+        cpu = stats.cpu.usage_core_nano_seconds if stats.cpu is not None else None
+        memory = stats.memory.working_set_bytes if stats.memory is not None else None
+        return (cpu.value if cpu is not None else 0), (memory.value if memory is not None else 0)
+
+    eventually(lambda: usage()[0] > 10**8, 30, "0.1 s of CPU time are counted")
+    eventually(lambda: usage()[1] > 8_000_000, 30, "8 MB of memory are counted")
+    before = usage()[0]
+    eventually(lambda: usage()[0] > before, 30, "the CPU time grows")
+    stats = pod.stats()
+    assert stats.linux is not None
+    assert [one.attributes.id for one in stats.linux.containers if one.attributes is not None] == [
+        container.id
+    ]
+    assert stats.linux.cpu is not None
+
+
 def test_a_memory_limit_ends_what_exceeds_it(node: TestNode, handler: HandlerCase) -> None:
     of_container = handler.can(Ability.CONTAINER_LIMITS)
     hog = "busybox head -c 1000000000 /dev/zero | busybox tail -c 900000000 >/dev/null; exit 1"
@@ -254,19 +335,34 @@ def test_an_exit_while_the_daemon_is_down_is_told_truly(node: TestNode, pod: Tes
     assert released < ended.finished_at < restarted
 
 
-def test_a_killed_monitor_ends_its_container_only(node: TestNode, pod: TestPod, handler: HandlerCase) -> None:
+@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGSTOP"])
+def test_a_lost_monitor_ends_its_containers_only(
+    node: TestNode, pod: TestPod, handler: HandlerCase, signal_name: str
+) -> None:
     if not handler.monitor:
-        pytest.skip("the handler has no monitor of each container")
-    victim, other = pod.run(_SLEEP, name="victim"), pod.run(_SLEEP, name="other")
-    for pid in _processes_of(victim.id, handler.monitor):
-        os.kill(pid, signal.SIGKILL)
-    ended = victim.wait(30 * handler.slow)
-    assert ended.exit_code != 0
-    assert "monitor" in ended.message
-    assert other.running
-    assert other.exec("true").exit_code == 0
-    victim.remove()
-    assert _processes_of(victim.id) == []
+        pytest.skip("the handler has no monitor of its containers")
+    other_pod = node.run_pod(handler.name)
+    victims = [pod.run(_SLEEP, name="victim")]
+    others = [pod.run(_SLEEP, name="beside"), other_pod.run(_SLEEP, name="other")]
+    if handler.monitor_of_pod:
+        victims.append(others.pop(0))
+    monitors = _processes_of(pod.id if handler.monitor_of_pod else victims[0].id, handler.monitor)
+    assert monitors
+    for pid in monitors:
+        os.kill(pid, signal.Signals[signal_name])
+    for victim in victims:
+        ended = victim.wait(30 * handler.slow)
+        assert ended.exit_code != 0
+        assert "monitor" in ended.message or "shim" in ended.message
+    for other in others:
+        assert other.running
+        assert other.exec("true").exit_code == 0
+    for victim in victims:
+        victim.remove()
+        assert _processes_of(victim.id) == []
+    other_pod.remove()
+    pod.stop()
+    assert _processes_of(pod.id) == []
 
 
 def test_pods_are_apart(node: TestNode, pod: TestPod, handler: HandlerCase) -> None:
@@ -298,6 +394,14 @@ def _at_once(node: TestNode, container: TestContainer, count: int) -> list[int]:
             return await asyncio.gather(*(one(daemon, number) for number in range(count)))
 
     return asyncio.run(everyone())
+
+
+def _echo(session: Session, text: str) -> bool:
+    """Type a line and wait for what is said to it."""
+    heard = session.seen[Channel.STDOUT].count(b"\n")
+    session.type(f"{text}\n")
+    session.more_lines(Channel.STDOUT, heard + 2)
+    return True
 
 
 def _outcome(container: TestContainer, *command: str) -> str:

@@ -16,6 +16,7 @@ class Ability(StrEnum):
     CONTAINER_LIMITS = "limits of each container (without: of the pod as a whole)"
     UPDATE = "changing the limits of a running container"
     SHARED_PIDS = "one PID namespace for the containers of a pod"
+    LOOPBACK_FORWARD = "port-forward to servers on the pod's loopback (without: on its address only)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class HandlerCase:
         lacks: what its runtime cannot do; the suite then checks that it is refused clearly.
         slow: factor for the suite's time limits, e.g. for virtual machines without KVM.
         monitor: start of the command name of what watches a container, "" = there is none to kill.
+        monitor_of_pod: whether one such process serves a pod, so that all its containers end with it.
     """
 
     name: str
@@ -35,6 +37,7 @@ class HandlerCase:
     lacks: frozenset[Ability] = field(default_factory=frozenset)
     slow: float = 1.0
     monitor: str = "conmon"
+    monitor_of_pod: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -65,4 +68,6 @@ def matrix(cases: list[HandlerCase]) -> str:
     for ability in Ability:
         cells = " | ".join("yes" if case.can(ability) else "no" for case in cases)
         lines.append(f"| {ability.value} | {cells} |")
+    ends = (("all containers of its pod" if one.monitor_of_pod else "its container") for one in cases)
+    lines.append(f"| what ends with a killed or stopped monitor | {' | '.join(ends)} |")
     return "\n".join(lines) + "\n"

@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 Reply = TypeVar("Reply", bound=Message)
 
 CALL_SECONDS = 120.0
+STALLED_SECONDS = 1.0  # what is stopped by a signal is given up so soon
 
 
 class TestNode:
@@ -63,7 +64,7 @@ class TestNode:
         self._stack.enter_context(self._node.claim())
         try:
             default = self._cases[0].name if self._cases else "runc"
-            self._node.prepare(default, network.choose_subnet())
+            self._node.prepare(default, network.choose_subnet(), stalled_seconds=STALLED_SECONDS)
             with self.config.open("a") as file:
                 file.writelines(f"[runtimes.{case.name}]\n{case.toml}\n" for case in self._cases)
             image.write_layout(self._node.image, image.find_busybox())
@@ -107,6 +108,18 @@ class TestNode:
         """SIGKILL; pods go on."""
         os.kill(self._node.pid, signal.SIGKILL)
         self._wait(self._node.stop())
+
+    def reload(self) -> str:
+        """SIGHUP; return the log from then on, once the reload is over."""
+        before = len(self._node.log.read_text(errors="replace"))
+        os.kill(self._node.pid, signal.SIGHUP)
+        over = ("configuration reloaded", "configuration not reloaded")
+
+        def since() -> str:
+            text = self._node.log.read_text(errors="replace")[before:]
+            return text if any(words in text for words in over) else ""
+
+        return str(eventually(since, 60, "the configuration is reloaded"))
 
     @property
     def pid(self) -> int:

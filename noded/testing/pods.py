@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noded.cli.log_lines import Renderer, parse
 from noded.proto.runtime import v1 as cri
+from noded.testing.sessions import COMMAND, PORTS, Session
 
 if TYPE_CHECKING:
     from noded.testing.node import TestNode
@@ -47,6 +48,7 @@ class TestPod:
         name: str = "main",
         memory_bytes: int = 0,
         tty: bool = False,
+        stdin: bool = False,
         stop_signal: cri.Signal = cri.Signal.SIGTERM,
         attempt: int = 0,
     ) -> TestContainer:
@@ -59,6 +61,7 @@ class TestPod:
             command=words,
             log_path=f"{name}.log",
             tty=tty,
+            stdin=stdin,
             stop_signal=stop_signal,
             linux=cri.LinuxContainerConfig(
                 resources=cri.LinuxContainerResources(memory_limit_in_bytes=memory_bytes),
@@ -85,6 +88,20 @@ class TestPod:
         context = linux.security_context if linux is not None else None
         options = context.namespace_options if context is not None else None
         return options.pid if options is not None else cri.NamespaceMode.CONTAINER
+
+    def forward(self, port: int) -> Session:
+        """A connection to a port of the pod, as `kubectl port-forward` makes it.
+
+        Data has channel 0, errors channel 1; both bring the port as two bytes first.
+        """
+        request = cri.PortForwardRequest(pod_sandbox_id=self.id, port=[port])
+        return Session(self.node.runtime("PortForward", request, cri.PortForwardResponse).url, PORTS)
+
+    def stats(self) -> cri.PodSandboxStats:
+        request = cri.PodSandboxStatsRequest(pod_sandbox_id=self.id)
+        reply = self.node.runtime("PodSandboxStats", request, cri.PodSandboxStatsResponse)
+        assert reply.stats is not None
+        return reply.stats
 
     def stop(self) -> None:
         request = cri.StopPodSandboxRequest(pod_sandbox_id=self.id)
@@ -141,6 +158,25 @@ class TestContainer:
         words = ["/bin/sh", "-c", command[0]] if len(command) == 1 else list(command)
         request = cri.ExecSyncRequest(container_id=self.id, cmd=words, timeout=timeout_seconds)
         return self.pod.node.runtime("ExecSync", request, cri.ExecSyncResponse)
+
+    def open(self, *command: str, tty: bool = False) -> Session:
+        """Start a command with input and output, as `kubectl exec -i` does; one word is a script."""
+        words = ["/bin/sh", "-c", command[0]] if len(command) == 1 else list(command)
+        request = cri.ExecRequest(
+            container_id=self.id, cmd=words, tty=tty, stdin=True, stdout=True, stderr=not tty
+        )
+        return Session(self.pod.node.runtime("Exec", request, cri.ExecResponse).url, COMMAND)
+
+    def attach(self, *, tty: bool = False) -> Session:
+        """Connect to the streams of its own process."""
+        request = cri.AttachRequest(container_id=self.id, tty=tty, stdin=True, stdout=True, stderr=not tty)
+        return Session(self.pod.node.runtime("Attach", request, cri.AttachResponse).url, COMMAND)
+
+    def stats(self) -> cri.ContainerStats:
+        request = cri.ContainerStatsRequest(container_id=self.id)
+        reply = self.pod.node.runtime("ContainerStats", request, cri.ContainerStatsResponse)
+        assert reply.stats is not None
+        return reply.stats
 
     def stop(self, grace_seconds: int = 0) -> None:
         request = cri.StopContainerRequest(container_id=self.id, timeout=grace_seconds)

@@ -65,8 +65,12 @@ class Node:
         self.directory.mkdir(mode=0o711, exist_ok=True)
         return files.lock(self.directory / "demo.lock")
 
-    def prepare(self, runtime: str, subnet: IPv4Network) -> None:
-        """Make the directories and write the configuration: noded's and the pod network's."""
+    def prepare(self, runtime: str, subnet: IPv4Network, **more: float) -> None:
+        """Make the directories and write the configuration, noded's and the pod network's.
+
+        Args:
+            more: further keys of noded's.
+        """
         self.state.mkdir(mode=0o711)
         for directory in (self._root, self.image, self.pod_logs, self.directory / "cni"):
             directory.mkdir()
@@ -76,6 +80,7 @@ class Node:
             "listen": str(self.socket),
             "log_format": "console",
             "default_runtime": runtime,
+            **more,
         }
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         lines += ["[network]", f"conf_dir = {json.dumps(str(self.directory / 'cni'))}"]

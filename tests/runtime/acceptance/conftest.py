@@ -19,7 +19,13 @@ CASES = [
     HandlerCase(
         "gvisor",
         'type = "runsc"\nplatform = "ptrace"\nnetwork = "sandbox"\noverlay = "root:memory"',
-        GVISOR_LACKS,
+        GVISOR_LACKS | {Ability.LOOPBACK_FORWARD},
+    ),
+    HandlerCase(
+        "shim",
+        'type = "shim"\nruntime_type = "io.containerd.runc.v2"',
+        monitor="containerd-shim",
+        monitor_of_pod=True,
     ),
 ]
 

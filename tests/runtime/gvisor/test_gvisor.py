@@ -33,11 +33,17 @@ def node():
         yield running
 
 
-def sentry(node: TestNode, pod_id: str) -> int:
-    """Pid of a pod's sandbox process."""
+def info_of(node: TestNode, pod_id: str) -> dict[str, object]:
+    """noded's details of a pod."""
     request = cri.PodSandboxStatusRequest(pod_sandbox_id=pod_id, verbose=True)
     reply = node.runtime("PodSandboxStatus", request, cri.PodSandboxStatusResponse)
-    return int(json.loads(reply.info["info"])["pid"])
+    details: dict[str, object] = json.loads(reply.info["info"])
+    return details
+
+
+def sentry(node: TestNode, pod_id: str) -> int:
+    """Pid of a pod's sandbox process."""
+    return int(str(info_of(node, pod_id)["pid"]))
 
 
 def processes_of(identity: str) -> list[str]:
@@ -86,12 +92,14 @@ def test_crictl_chooses_the_handler_by_its_name(node, tmp_path):
     subprocess.run([*crictl, "rmp", "-f", pod_id], capture_output=True, check=True)
 
 
-def test_a_killed_sentry_ends_its_pod_and_no_other(node):
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_sentry_ends_its_pod_and_no_other(node, signal_number):
     pod, other = node.run_pod("runsc"), node.run_pod("runsc")
     container, living = pod.run(SLEEP), other.run(SLEEP)
-    os.kill(sentry(node, pod.id), signal.SIGKILL)
-    assert container.wait(20).exit_code == 137
-    eventually(lambda: not pod.ready, 20, "the pod is not ready")
+    os.kill(sentry(node, pod.id), signal_number)
+    assert container.wait(30).exit_code == 137
+    eventually(lambda: not pod.ready, 30, "the pod is not ready")
+    assert "init process" in str(info_of(node, pod.id)["endedBecause"])
     assert other.ready
     assert living.exec("true").exit_code == 0
     pod.remove()
