@@ -23,7 +23,6 @@ import trio
 
 from noded import logs, settings
 from noded.config import Config
-from noded.edge import sockets
 from noded.edge.bridge import Bridge
 from noded.edge.cri.decode_container import container_config_of
 from noded.edge.cri.decode_pod import pod_config_of
@@ -34,7 +33,7 @@ from noded.edge.streaming import StreamingServer
 from noded.engine.engine import Decoders, Engine, open_engine
 from noded.errors import NodedError
 from noded.host import facts as host_facts
-from noded.host import files, processes
+from noded.host import files, processes, sockets
 from noded.host.notify import Notifier
 
 log = structlog.get_logger(__name__)

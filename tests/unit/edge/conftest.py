@@ -13,9 +13,9 @@ import pytest
 from edge_fakes import FakeBridge
 from grpc_tools import protoc
 
-from noded.edge import sockets
 from noded.edge.methods import all_methods
 from noded.edge.server import Server
+from noded.host import sockets
 
 PROTO = Path(__file__).parents[3] / "proto"
 

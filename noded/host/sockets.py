@@ -1,4 +1,4 @@
-"""The unix socket that the daemon listens on: made here, or inherited from systemd."""
+"""The unix sockets that the daemon listens on: made here, or inherited from systemd."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ _FIRST_INHERITED_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _LONGEST_PATH_BYTES = 107  # sun_path, less the final NUL: unix(7)
 
 
-def bind(path: Path, group: str = "") -> socket.socket:
+def bind(path: Path, group: str = "", *, field: str = "listen") -> socket.socket:
     """Make a unix socket at `path`, mode 0660, for root and `group`; not yet listening.
 
     The socket appears under its name complete with owner and mode, in one rename, in place of the
     socket that a dead process left. Blocks only for the directory entry.
+
+    Args:
+        field: the configuration key of `path`, for errors.
 
     Raises: FailedPrecondition when a process listens there already or the path is not a socket;
         InvalidArgument for an unknown group or a path too long for a socket address.
@@ -31,10 +34,10 @@ def bind(path: Path, group: str = "") -> socket.socket:
     temporary = path.with_name(f".{os.getpid():x}")
     if max(len(os.fsencode(path)), len(os.fsencode(temporary))) > _LONGEST_PATH_BYTES:
         raise InvalidArgument(
-            f"listen: {path} does not fit a socket address of {_LONGEST_PATH_BYTES} bytes: shorten it"
+            f"{field}: {path} does not fit a socket address of {_LONGEST_PATH_BYTES} bytes: shorten it"
         )
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    _refuse_if_taken(path)
+    _refuse_if_taken(path, field)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):
@@ -109,15 +112,15 @@ def _gid(group: str) -> int:
         raise InvalidArgument(f"listen_group: there is no group {group!r}") from None
 
 
-def _refuse_if_taken(path: Path) -> None:
+def _refuse_if_taken(path: Path, field: str) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise FailedPrecondition(f"listen: {path} exists and is not a socket: move it away")
+        raise FailedPrecondition(f"{field}: {path} exists and is not a socket: move it away")
     if somebody_listens(path):
-        raise FailedPrecondition(f"listen: another process listens on {path}: stop it first")
+        raise FailedPrecondition(f"{field}: another process listens on {path}: stop it first")
 
 
 def somebody_listens(path: Path) -> bool:

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from noded.edge import sockets
 from noded.errors import FailedPrecondition, InvalidArgument
+from noded.host import sockets
 
 
 def connect(path):
@@ -87,7 +87,7 @@ def test_unlink_removes_our_dead_socket_but_not_a_successors(tmp_path):
 
 INHERITING = """
 import os
-from noded.edge import sockets
+from noded.host import sockets
 found = sockets.inherited(os.environ)
 left = [name for name in os.environ if name.startswith("LISTEN_")]
 print(found.fileno(), found.getsockname(), os.get_inheritable(4), left)
