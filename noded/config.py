@@ -75,6 +75,24 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NriConfig:
+    """`[nri]`: Node Resource Interface, plugins that see pods and containers and adjust them."""
+
+    enable: bool = True  # whether there are plugins at all
+    socket: Path = Path("/var/run/nri/nri.sock")  # where plugins connect
+    disable_connections: bool = False  # only plugins of plugin_path, no socket
+    plugin_path: Path = Path("/opt/nri/plugins")  # plugins NN-NAME that noded starts
+    plugin_config_path: Path = Path("/etc/nri/conf.d")  # their NN-NAME.conf or NAME.conf
+    registration_timeout_seconds: Seconds = 5.0  # a plugin that has not registered by then is closed
+    request_timeout_seconds: Seconds = 2.0  # a plugin that has not answered by then is closed
+    required_plugins: tuple[str, ...] = ()  # names of plugins without which no container is created
+    reject_hooks: bool = False  # refuse containers into which plugins put OCI hooks
+    reject_seccomp: bool = False  # refuse containers whose seccomp policy plugins change
+    reject_namespaces: bool = False  # refuse containers whose namespaces plugins change
+    reject_sysctls: bool = False  # refuse containers whose sysctls plugins change
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerConfig:
     """`[runtimes.HANDLER]`: one runtime handler. Other keys belong to its type's options."""
 
@@ -118,6 +136,7 @@ class Config:
     images: ImagesConfig = ImagesConfig()  # registries and the local store
     streaming: StreamingConfig = StreamingConfig()  # exec, attach and port-forward
     metrics: MetricsConfig = MetricsConfig()  # the daemon's own metrics for Prometheus
+    nri: NriConfig = NriConfig()  # plugins that adjust pods and containers
     # runtime handlers, one table each; runc and crun exist without one
     runtimes: tuple[HandlerConfig, ...] = (HandlerConfig("runc", "runc"), HandlerConfig("crun", "crun"))
     disabled_plugins: tuple[str, ...] = ()  # entry point names of plugins that are not loaded

@@ -21,6 +21,7 @@ from typing import Any
 
 from noded.config import Config, HandlerConfig
 
+_SECTIONS = ("network", "images", "streaming", "metrics", "nri")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -56,8 +57,8 @@ def documentation(cls: type) -> Mapping[str, str]:
 def render_default() -> str:
     """Return a file with every key, commented out at its default, under its documentation."""
     lines = ["# noded.toml: every key with its default. Remove the # before a key to change it.", ""]
-    lines += _documented(Config, Config(), skip=("network", "images", "streaming", "metrics", "runtimes"))
-    for name in ("network", "images", "streaming", "metrics"):
+    lines += _documented(Config, Config(), skip=(*_SECTIONS, "runtimes"))
+    for name in _SECTIONS:
         section = getattr(Config(), name)
         lines += [f"# {documentation(Config)[name]}", f"[{name}]", "", *_documented(type(section), section)]
     lines += [f"# {documentation(Config)['runtimes']}"]

@@ -11,6 +11,7 @@ from noded.engine.bundle import BundleSpec
 from noded.engine.container import Container
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import Rung
+from noded.engine.nri import Nri
 from noded.engine.pod_files import make_private
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
@@ -23,6 +24,7 @@ from noded.model.lifecycle import ContainerIntent
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode, UserNamespace
 from noded.model.runtime import Sandbox, TaskCreate
+from noded.spec.resources import merge_resources
 from noded.store.containers import ContainerRows
 
 
@@ -40,6 +42,7 @@ class ContainerLadder:
         spec: BundleSpec,
         handlers: Handlers,
         sandboxes: SandboxLadder,
+        nri: Nri,
         watch: Callable[[Container], None],
     ) -> None:
         self._layout = layout
@@ -50,6 +53,7 @@ class ContainerLadder:
         self._spec = spec
         self._handlers = handlers
         self._sandboxes = sandboxes
+        self._nri = nri
         self._watch = watch
         self.rungs: tuple[Rung[Container], ...] = (
             Rung("record", self._record_up, self._record_down),
@@ -118,10 +122,14 @@ class ContainerLadder:
                 f"image {container.record.image_id} was removed meanwhile: pull it again"
             )
         spec, user = await self._spec.build(container, image)
+        resources = container.record.resources
+        if self._nri.enabled:
+            spec, limits = await self._nri.create(container, spec)
+            resources = merge_resources(resources, limits) if limits is not None else resources
         data = json.dumps(spec, separators=(",", ":")).encode()
         path = container.ref.bundle / "config.json"
         await trio.to_thread.run_sync(lambda: files.publish(path, data, 0o600, durable=False))
-        await container.commit(user=user)
+        await container.commit(user=user, resources=resources)
 
     async def _spec_down(self, container: Container) -> None:
         """Nothing: the file goes with the bundle."""

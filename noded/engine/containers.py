@@ -19,6 +19,7 @@ from noded.engine.container_ladder import ContainerLadder
 from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
+from noded.engine.nri import Nri
 from noded.engine.operations import CALLER, Operation, Operations
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
@@ -67,6 +68,7 @@ class Containers:
         images: Library,
         ladder: ContainerLadder,
         supervisor: Supervisor,
+        nri: Nri,
         nursery: trio.Nursery,
         events: Events,
     ) -> None:
@@ -81,6 +83,7 @@ class Containers:
         self._images = images
         self._ladder = ladder
         self._supervisor = supervisor
+        self._nri = nri
         self._nursery = nursery
         self._events = events
         self._claims: Claims[Container] = Claims(
@@ -176,11 +179,16 @@ class Containers:
         try:
             await self._climb(container)
         finally:
+            if self._nri.enabled and container.record.intent is not ContainerIntent.CREATED:
+                with trio.CancelScope(shield=True):
+                    await self._nri.removed(container)
             if container.record.intent is not ContainerIntent.CREATED and container.stage == "":
                 self._registry.drop_container(container)
                 container.tell_deleted()
             elif container.record.intent is ContainerIntent.CREATING:
                 await self._show_half_made(container)
+        if self._nri.enabled:
+            await self._nri.created(container)
         log.info("container created", id=container.id, name=config.name, pod=str(sandbox.record.key))
         return container
 
@@ -245,14 +253,11 @@ class Containers:
         )
 
     async def _start(self, container: Container, operation: Operation[None]) -> None:
+        if self._nri.active:  # without the lock: a plugin may update this container meanwhile
+            _check_startable(container)
+            await self._nri.start(container)
         async with container.lock:
-            state = container.view.state
-            if state is not ContainerState.CREATED:
-                raise FailedPrecondition(
-                    f"container {container.id[:12]} is {state.name}, only a CREATED one can be started"
-                )
-            if not container.sandbox.ready:
-                raise FailedPrecondition(f"the pod of container {container.id[:12]} was stopped")
+            _check_startable(container)
             runtime = await self._ladder.sandbox_runtime(container)
             if not container.task_started:  # else only the commit of an earlier call failed
                 container.start_asked_ns = time.time_ns()
@@ -263,6 +268,8 @@ class Containers:
                 started_at_ns=container.record.started_at_ns or container.start_asked_ns,
             )
         log.info("container started", id=container.id, name=container.record.key.name)
+        if self._nri.active:
+            await self._nri.started(container)
 
     # stopping
 
@@ -308,6 +315,8 @@ class Containers:
                 container.task_gone = True
             killed = Exit(128 + signal.SIGKILL, time.time_ns(), message="taken down by force")
             await self._supervisor.record_exit(container, killed)
+        if self._nri.active:
+            await self._nri.stopped(container)
         container.stage = ""
 
     async def stop_all(self, sandbox: PodSandbox) -> None:
@@ -349,6 +358,8 @@ class Containers:
     async def _remove(self, container: Container) -> None:
         if container.record.intent is not ContainerIntent.REMOVING:
             await self._stop(container, 0.0)
+        if self._nri.active and self._registry.container_of_key(container.record.key) is container:
+            await self._nri.removed(container)
         async with container.lock:
             if self._registry.container_of_key(container.record.key) is not container:
                 return
@@ -380,6 +391,16 @@ class Containers:
     def seccomp_in_use(self) -> set[str]:
         """Digests of the pulled seccomp profiles that containers were made with."""
         return {container.record.seccomp_blob for container in self._registry.containers()} - {""}
+
+
+def _check_startable(container: Container) -> None:
+    state = container.view.state
+    if state is not ContainerState.CREATED:
+        raise FailedPrecondition(
+            f"container {container.id[:12]} is {state.name}, only a CREATED one can be started"
+        )
+    if not container.sandbox.ready:
+        raise FailedPrecondition(f"the pod of container {container.id[:12]} was stopped")
 
 
 async def _for_each(containers: Sequence[Container], act: Callable[[Container], Awaitable[None]]) -> None:

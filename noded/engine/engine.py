@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import trio
@@ -21,6 +22,7 @@ from noded.engine.handlers import Handlers
 from noded.engine.images import Images
 from noded.engine.metrics_node import NodeMetrics
 from noded.engine.node import Node
+from noded.engine.nri import Nri
 from noded.engine.observers import Observers
 from noded.engine.operations import Operations
 from noded.engine.recover import Recovery
@@ -138,7 +140,8 @@ async def open_engine(
             events = Events(registry.views_of)
             events.observe(observers.tell)
             operations = Operations(services)
-            supervisor = Supervisor(services)
+            nri = Nri(config.nri, facts, registry, library)
+            supervisor = Supervisor(services, nri)
             sandbox_rows = SandboxRows(database, decoders.pod)
             container_rows = ContainerRows(database, decoders.container)
             sandbox_ladder = SandboxLadder(
@@ -149,6 +152,7 @@ async def open_engine(
                 cgroups=cgroups,
                 network=network,
                 handlers=handlers,
+                nri=nri,
             )
             spec = BundleSpec(
                 config=config,
@@ -171,6 +175,7 @@ async def open_engine(
                 spec=spec,
                 handlers=handlers,
                 sandboxes=sandbox_ladder,
+                nri=nri,
                 watch=supervisor.watch,
             )
             supervisor.use(container_ladder)
@@ -186,9 +191,14 @@ async def open_engine(
                 images=library,
                 ladder=container_ladder,
                 supervisor=supervisor,
+                nri=nri,
                 nursery=services,
                 events=events,
             )
+            running = RunningContainers(
+                facts=facts, registry=registry, handlers=handlers, ladder=container_ladder, nri=nri
+            )
+            nri.use(running.apply_limits, containers.stop, sandbox_ladder.namespace_paths)
             sandboxes = Sandboxes(
                 config=config,
                 facts=facts,
@@ -199,6 +209,7 @@ async def open_engine(
                 cgroups=cgroups,
                 ladder=sandbox_ladder,
                 containers=containers,
+                nri=nri,
                 nursery=services,
                 events=events,
             )
@@ -238,6 +249,7 @@ async def open_engine(
                 hooks=hooks,
                 network=network,
                 sandboxes=sandboxes,
+                nri=nri,
             )
             services.start_soon(reap_orphans)
             services.start_soon(observers.run)
@@ -245,7 +257,8 @@ async def open_engine(
             await services.start(network.run)
             await services.start(puller.run)
             repairer = Repairer(library)
-            services.start_soon(_settle, handlers, recovery, library, repairer, crashed, ready)
+            serve_nri = partial(services.start, nri.run) if nri.enabled else None
+            services.start_soon(_settle, handlers, recovery, serve_nri, library, repairer, crashed, ready)
             services.start_soon(_collect_networks, network, registry, config.network.gc_period_seconds, ready)
             streams = Streams(
                 layout=layout,
@@ -259,7 +272,7 @@ async def open_engine(
             yield Engine(
                 sandboxes,
                 containers,
-                RunningContainers(facts=facts, registry=registry, handlers=handlers, ladder=container_ladder),
+                running,
                 Images(library, puller, repairer),
                 node,
                 stats,
@@ -283,6 +296,7 @@ async def open_engine(
 async def _settle(
     handlers: Handlers,
     recovery: Recovery,
+    serve_nri: Callable[[], Awaitable[None]] | None,
     library: Library,
     repairer: Repairer,
     crashed: bool,
@@ -291,10 +305,13 @@ async def _settle(
     """Bring memory and node together, then allow changes.
 
     Args:
+        serve_nri: lets NRI plugins in; the installed ones see every change that is asked for.
         crashed: the node lost power, or crashed, while the daemon ran.
     """
     await handlers.probe()
     await recovery.settle()
+    if serve_nri is not None:
+        await serve_nri()
     ready.set()
     log.info("ready")
     steps: list[Callable[[], Awaitable[object]]] = [library.collect]

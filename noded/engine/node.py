@@ -9,6 +9,7 @@ from typing import Any
 from noded.config import Config
 from noded.engine.debts import Debt
 from noded.engine.handlers import Handlers
+from noded.engine.nri import Nri
 from noded.engine.sandboxes import Sandboxes
 from noded.model.host import HostFacts
 from noded.model.network import NetworkStatus
@@ -39,6 +40,7 @@ class Node:
         hooks: Hooks,
         network: Network,
         sandboxes: Sandboxes,
+        nri: Nri,
     ) -> None:
         self._config = config
         self._facts = facts
@@ -46,6 +48,7 @@ class Node:
         self._hooks = hooks
         self._network = network
         self._sandboxes = sandboxes
+        self._nri = nri
 
     @property
     def default_handler(self) -> str:
@@ -99,6 +102,7 @@ class Node:
             "defaultHandler": self._handlers.default,
             "unavailableHandlers": dict(self._handlers.problems),
             "plugins": self._hooks.report(),
+            "nriPlugins": self._nri.report(),
             "debts": len(self._sandboxes.debts()),
         }
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import trio
 
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.handlers import Handlers
+from noded.engine.nri import Nri
 from noded.engine.registry import Registry
 from noded.errors import FailedPrecondition, Unimplemented
 from noded.model.host import HostFacts
@@ -18,7 +20,7 @@ from noded.model.pod import Resources
 from noded.model.runtime import ExecResult
 from noded.model.views import ContainerState
 from noded.spec.process import exec_process
-from noded.spec.resources import merge_resources, update_resources
+from noded.spec.resources import merge_resources, overlay, update_resources
 from noded.spec.validate import check_resources
 
 EXEC_LIMIT_BYTES = 16 * 1024 * 1024  # per stream, as both peers cut it
@@ -30,12 +32,19 @@ class RunningContainers:
     """Acts on containers without changing where they are in their life."""
 
     def __init__(
-        self, *, facts: HostFacts, registry: Registry, handlers: Handlers, ladder: ContainerLadder
+        self,
+        *,
+        facts: HostFacts,
+        registry: Registry,
+        handlers: Handlers,
+        ladder: ContainerLadder,
+        nri: Nri,
     ) -> None:
         self._facts = facts
         self._registry = registry
         self._handlers = handlers
         self._ladder = ladder
+        self._nri = nri
 
     async def exec_sync(
         self, name: str, command: tuple[str, ...], timeout_seconds: float | None
@@ -60,6 +69,37 @@ class RunningContainers:
         Spec: CRI v1 UpdateContainerResources; fields left at zero stay as they are.
         """
         check_resources(resources, self._facts, "linux")
+        container = await self._updatable(name)
+        more: Mapping[str, Any] = {}
+        if self._nri.active:  # without the lock: a plugin may update this container meanwhile
+            changed = await self._nri.update(container, resources)
+            if changed is not None:
+                more, resources = changed
+        async with container.lock:
+            merged = merge_resources(container.record.resources, resources)
+            runtime = await self._ladder.sandbox_runtime(container)
+            changes = update_resources(resources, self._facts, current=container.record.resources)
+            await runtime.update(container.ref, overlay(changes, more) if more else changes)
+            await container.commit(resources=merged)
+        if self._nri.active:
+            await self._nri.updated(container)
+
+    async def apply_limits(self, name: str, changes: dict[str, Any], resources: Resources) -> None:
+        """Change limits of a container as an NRI plugin wants; no plugin is asked about it.
+
+        Args:
+            changes: as the runtime takes them.
+            resources: what the container's status says of them.
+
+        Raises: as `update`.
+        """
+        container = await self._updatable(name)
+        async with container.lock:
+            runtime = await self._ladder.sandbox_runtime(container)
+            await runtime.update(container.ref, changes)
+            await container.commit(resources=merge_resources(container.record.resources, resources))
+
+    async def _updatable(self, name: str) -> Container:
         container = self._registry.container(name)
         if container.view.state not in (ContainerState.CREATED, ContainerState.RUNNING):
             raise FailedPrecondition(
@@ -71,12 +111,7 @@ class RunningContainers:
             raise Unimplemented(
                 f"runtime handler {handler!r} cannot change the resources of a live container"
             )
-        async with container.lock:
-            merged = merge_resources(container.record.resources, resources)
-            runtime = await self._ladder.sandbox_runtime(container)
-            changes = update_resources(resources, self._facts, current=container.record.resources)
-            await runtime.update(container.ref, changes)
-            await container.commit(resources=merged)
+        return container
 
     async def reopen_log(self, name: str) -> None:
         """Make the log writer open its path anew after a rotation. Spec: CRI v1 ReopenContainerLog."""

@@ -16,6 +16,7 @@ import trio
 from noded.config import Config
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import Rung
+from noded.engine.nri import Nri
 from noded.engine.pod_files import PodDirectory, effective_hostname
 from noded.engine.sandbox import PodSandbox
 from noded.errors import FailedPrecondition
@@ -51,6 +52,7 @@ class SandboxLadder:
         cgroups: Cgroups,
         network: Network,
         handlers: Handlers,
+        nri: Nri,
     ) -> None:
         self._config = config
         self._layout = layout
@@ -59,6 +61,7 @@ class SandboxLadder:
         self._cgroups = cgroups
         self._network = network
         self._handlers = handlers
+        self._nri = nri
         self._files = PodDirectory(layout)
         network_config = config.network
         self.rungs: tuple[Rung[PodSandbox], ...] = (
@@ -132,6 +135,11 @@ class SandboxLadder:
         if options.ipc is not NamespaceMode.NODE:
             kinds.append("ipc")
         return {kind: self._layout.namespace_pin(sandbox_id, kind) for kind in kinds}
+
+    def namespace_paths(self, sandbox: PodSandbox) -> dict[str, str]:
+        """`pins` by the names that the OCI specification has for the kinds."""
+        pins = self.pins(sandbox.id, sandbox.record.config)
+        return {"network" if kind == "net" else kind: str(path) for kind, path in pins.items()}
 
     async def _namespaces_up(self, sandbox: PodSandbox) -> None:
         config = sandbox.record.config
@@ -261,7 +269,10 @@ class SandboxLadder:
     # ready: the last rung, so that a create is complete exactly when this is durable
 
     async def _ready_up(self, sandbox: PodSandbox) -> None:
+        if self._nri.enabled:
+            await self._nri.run_pod(sandbox)
         await sandbox.commit(intent=SandboxIntent.READY, complete=True)
+        self._nri.pod_ready(sandbox)
 
     async def _ready_down(self, sandbox: PodSandbox) -> None:
         if sandbox.ready:

@@ -18,6 +18,7 @@ from noded.engine.debts import Debt, Debts
 from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
+from noded.engine.nri import Nri
 from noded.engine.operations import Operation, Operations
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
@@ -54,6 +55,7 @@ class Sandboxes:
         cgroups: Cgroups,
         ladder: SandboxLadder,
         containers: Containers,
+        nri: Nri,
         nursery: trio.Nursery,
         events: Events,
     ) -> None:
@@ -66,6 +68,7 @@ class Sandboxes:
         self._cgroups = cgroups
         self._ladder = ladder
         self._containers = containers
+        self._nri = nri
         self._nursery = nursery
         self._events = events
         self._claims: Claims[PodSandbox] = Claims(
@@ -149,6 +152,8 @@ class Sandboxes:
             self.watch_init(sandbox)
         except BaseException as error:
             with trio.CancelScope(shield=True):
+                if self._nri.enabled:
+                    await self._nri.give_up_pod(sandbox)
                 await self._forget_or_owe(sandbox, error)
             raise
         log.info(
@@ -263,6 +268,8 @@ class Sandboxes:
             await sandbox.commit(intent=SandboxIntent.STOPPING)
         sandbox.stage = "stopping containers"
         await self._containers.stop_all(sandbox)
+        if self._nri.active:
+            await self._nri.stop_pod(sandbox)
         if await self._take_down(sandbox):
             await sandbox.commit(intent=SandboxIntent.STOPPED, owed=None)
             log.info("pod sandbox stopped", id=sandbox.id)
@@ -311,6 +318,8 @@ class Sandboxes:
             await self._stop(sandbox)
             sandbox.stage = "removing containers"
             await self._containers.remove_all(sandbox)
+            if self._nri.active:
+                await self._nri.remove_pod(sandbox)
             await self._forget(sandbox)
 
     async def _forget(self, sandbox: PodSandbox) -> None:
@@ -397,4 +406,8 @@ class Sandboxes:
         Raises: NotFound. Spec: CRI v1 UpdatePodSandboxResources.
         """
         sandbox = self._registry.sandbox(name)
+        if self._nri.active:
+            await self._nri.update_pod(sandbox, overhead, resources)
         await sandbox.commit(overhead=overhead, resources=resources)
+        if self._nri.active:
+            await self._nri.pod_updated(sandbox)

@@ -11,6 +11,7 @@ import trio
 
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
+from noded.engine.nri import Nri
 from noded.model.runtime import Exit, Sandbox
 
 log = structlog.get_logger(__name__)
@@ -23,8 +24,9 @@ _LONGEST_DELAY_SECONDS = 15.0
 class Supervisor:
     """Watches containers in a long-lived nursery."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, nri: Nri) -> None:
         self._nursery = nursery
+        self._nri = nri
         self._ladder: ContainerLadder | None = None
 
     def use(self, ladder: ContainerLadder) -> None:
@@ -94,3 +96,5 @@ class Supervisor:
             code=ended.code,
             oom_killed=ended.oom_killed,
         )
+        if self._nri.active:
+            await self._nri.stopped(container)

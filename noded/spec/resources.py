@@ -6,6 +6,7 @@ shares to weights and memory+swap to swap themselves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +82,14 @@ def pod_total(resources: Resources | None, overhead: Resources | None) -> Resour
         memory_limit_bytes=memory,
         memory_swap_limit_bytes=swap,
     )
+
+
+def overlay(changes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """An object for a runtime's `update` with the values of another one over it."""
+    result = dict(changes)
+    for key, value in more.items():
+        result[key] = {**result.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return result
 
 
 def update_resources(

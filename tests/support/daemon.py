@@ -64,6 +64,7 @@ class NodedDaemon:
         # Socket paths are limited to 108 bytes, and conmon's have a container id in them.
         self.state = Path("/run") / f"ndt-{self.token}"
         self.socket = self.state / "noded.sock"
+        self.nri_socket = self.state / "nri.sock"
         self.config = self.directory / "noded.toml"
         self.log = self.directory / "noded.log"
         self.cni_conf_dir = self.directory / "net.d"
@@ -86,6 +87,11 @@ class NodedDaemon:
                     "bin_dirs": [self.cni_bin_dir, *cni.BIN_DIRECTORIES],
                 },
                 "images": {"registries_conf": self.directory / "registries.conf"},
+                "nri": {
+                    "socket": self.nri_socket,
+                    "plugin_path": self.directory / "nri-plugins",
+                    "plugin_config_path": self.directory / "nri-conf.d",
+                },
             },
             settings or {},
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from noded.checks import facts
 from noded.checks.gather.kernel import sysctl, text
-from noded.edge.sockets import somebody_listens
+from noded.host.sockets import somebody_listens
 
 _RIVALS = ("containerd", "crio", "dockerd", "cri-dockerd", "k3s", "rke2")
 _RIVAL_SOCKETS = (

@@ -32,9 +32,8 @@ def test_any_bytes_give_frames_or_a_refusal(data):
     reader = MuxReader()
     try:
         pieces = reader.feed(data)
-    except ValueError as error:
-        assert "announces" in str(error)
-        return
+    except ValueError:
+        return  # the length of a header is too large: the next test says when
     assert sum(len(piece) + 8 for _, piece in pieces) <= len(data)
 
 
