@@ -83,7 +83,8 @@ class NriConfig:
     disable_connections: bool = False  # only plugins of plugin_path, no socket
     plugin_path: Path = Path("/opt/nri/plugins")  # plugins NN-NAME that noded starts
     plugin_config_path: Path = Path("/etc/nri/conf.d")  # their NN-NAME.conf or NAME.conf
-    registration_timeout_seconds: Seconds = 5.0  # a plugin that has not registered by then is closed
+    # a plugin that has not registered by then, or not taken in by then what exists, is closed
+    registration_timeout_seconds: Seconds = 5.0
     request_timeout_seconds: Seconds = 2.0  # a plugin that has not answered by then is closed
     required_plugins: tuple[str, ...] = ()  # names of plugins without which no container is created
     reject_hooks: bool = False  # refuse containers into which plugins put OCI hooks

@@ -113,7 +113,9 @@ class Plugin:
         """
         updates: list[api.ContainerUpdate] = []
         for request in _parts(pods, containers):
-            reply = await self._call("Synchronize", request, api.SynchronizeResponse)
+            # Once and with all that exists: it may take as long as the registration that it ends.
+            timeout = max(self._timeouts.registration, self._timeouts.request)
+            reply = await self._call("Synchronize", request, api.SynchronizeResponse, timeout)
             if request.more and not reply.more:
                 raise ValueError("it does not take what exists in several messages")
             updates += reply.update
@@ -153,10 +155,11 @@ class Plugin:
         await self._call("StateChange", change, api.Empty)
         return kind.reply()
 
-    async def _call(self, method: str, request: Any, reply: type[M]) -> M:
-        data = await self.connection.call(
-            f"{_PACKAGE}.Plugin", method, bytes(request), self._timeouts.request
-        )
+    async def _call(
+        self, method: str, request: Any, reply: type[M], timeout_seconds: float | None = None
+    ) -> M:
+        timeout = timeout_seconds or self._timeouts.request
+        data = await self.connection.call(f"{_PACKAGE}.Plugin", method, bytes(request), timeout)
         return _parse(reply, data, f"the answer to {method}")
 
     # what the plugin calls

@@ -23,7 +23,6 @@ EXPECTED_FAILURES = {
 }
 EXPECTED_SKIPS = {
     "AppArmor": re.compile(r"apparmor", re.IGNORECASE),  # no AppArmor in the kernel
-    "NRI": re.compile(r"\bNRI\b"),  # not implemented yet
     "benchmarks": re.compile(r"benchmark", re.IGNORECASE),  # run by another option
     "user namespaces": re.compile(r"idmap mount support is needed|UserNamespaces"),  # not with runc 1.1
 }
@@ -48,7 +47,8 @@ def test_the_conformance_suite_passes_without_retries(critest, handler, tmp_path
         mirrors = dict.fromkeys(suite.HOSTS, registry.host)
         settings = {"default_runtime": handler}
         with NodedDaemon(tmp_path, mirrors=mirrors, settings=settings) as daemon:
-            specs = suite.run(critest, daemon, tmp_path, seed=seed, arguments=[f"-runtime-handler={handler}"])
+            arguments = [f"-runtime-handler={handler}", f"-nri-socket={daemon.nri_socket}"]
+            specs = suite.run(critest, daemon, tmp_path, seed=seed, arguments=arguments)
     failed = {spec.name: spec.message for spec in specs if spec.status == "failed"}
     unexpected = {
         name: message
