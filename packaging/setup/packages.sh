@@ -1,5 +1,5 @@
 #!/bin/sh
-# packages.sh demo|test|prove: makes sure that the programs which that command runs are here.
+# packages.sh demo|test|prove|bench: makes sure that the programs which that command runs are here.
 # As root on a Debian-like system the missing ones are installed with apt-get; elsewhere they are
 # named. Exits 1 when something that cannot be done without is still missing.
 set -eu
@@ -45,6 +45,12 @@ need catatonit have_program catatonit
 need containernetworking-plugins have_cni_plugins
 need iptables have_program iptables
 need busybox-static have_static_busybox
+if [ "$purpose" = bench ]; then
+    need containerd have_program containerd
+    need docker-registry have_program docker-registry
+    need e2fsprogs have_program mkfs.ext4
+    need iproute2 have_program ip
+fi
 if [ "$purpose" = test ]; then
     need nftables have_program nft
     need iproute2 have_program ip

@@ -108,17 +108,18 @@ def tar(entries: Iterable[Entry]) -> bytes:
     return buffer.getvalue()
 
 
-def compress(layer: bytes, kind: str) -> bytes:
+def compress(layer: bytes, kind: str, level: int = 1) -> bytes:
     """`kind`: gzip, zstd or none."""
     if kind == "gzip":
-        return gzip.compress(layer, compresslevel=1, mtime=0)
-    return zstandard.compress(layer, 1) if kind == "zstd" else layer
+        return gzip.compress(layer, compresslevel=level, mtime=0)
+    return zstandard.compress(layer, level) if kind == "zstd" else layer
 
 
 def build(
     layers: Sequence[bytes],
     *,
     compression: str = "gzip",
+    level: int = 1,
     docker: bool = False,
     cmd: Sequence[str] = ("/bin/sh",),
     entrypoint: Sequence[str] = (),
@@ -150,7 +151,7 @@ def build(
             "history": [{"created_by": "test"} for _ in layers],
         }
     ).encode()
-    packed = [compress(layer, compression) for layer in layers]
+    packed = [compress(layer, compression, level) for layer in layers]
     suffix = {
         "gzip": ".gzip" if docker else "+gzip",
         "zstd": ".zstd" if docker else "+zstd",
