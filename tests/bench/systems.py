@@ -79,7 +79,11 @@ class Noded:
         del sandbox_image  # it needs none
         self.account = Account(f"bench-{secrets.token_hex(4)}")
         self.daemon = NodedDaemon(
-            directory, insecure=[registry], settings={"log_level": "info", "log_format": "json"}
+            directory,
+            insecure=[registry],
+            settings={"log_level": "info", "log_format": "json"},
+            # Installed packages carry bytecode: compiling at each start is no part of the product.
+            environment={"PYTHONDONTWRITEBYTECODE": ""},
         )
         self.daemon.cgroup_parent = self.account.pods
         self.daemon.prepare()
