@@ -52,6 +52,12 @@ class ImagesConfig:
     stall_timeout_seconds: Seconds = 60.0  # a download without a byte for so long is dropped and resumed
     keep_blobs: bool = True  # keep compressed layers after unpacking (save and repair need them)
     pinned: tuple[str, ...] = ()  # references or globs that garbage collection must not remove
+    # how new containers get their root file system: overlay (the kernel's), fuse-overlayfs (the program),
+    # btrfs (snapshots, `root` must be on btrfs), vfs (copies, works everywhere); others keep theirs
+    storage_driver: Literal["overlay", "fuse-overlayfs", "btrfs", "vfs"] = "overlay"
+    # what each container may write, 0 = no limit; the pod annotations noded.io/disk-quota and
+    # noded.io/disk-quota.CONTAINER replace it. Needs btrfs with quotas, or xfs or ext4 with prjquota
+    container_quota_bytes: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclass(frozen=True, slots=True)

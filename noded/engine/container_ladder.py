@@ -9,6 +9,7 @@ import trio
 
 from noded.engine.bundle import BundleSpec
 from noded.engine.container import Container
+from noded.engine.disk_quota import disk_quota
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import Rung
 from noded.engine.nri import Nri
@@ -38,6 +39,7 @@ class ContainerLadder:
         rows: ContainerRows,
         images: Library,
         snapshots: Snapshots,
+        container_quota_bytes: int,
         volumes: ImageVolumes,
         spec: BundleSpec,
         handlers: Handlers,
@@ -49,6 +51,7 @@ class ContainerLadder:
         self._rows = rows
         self._images = images
         self._snapshots = snapshots
+        self._container_quota_bytes = container_quota_bytes
         self._volumes = volumes
         self._spec = spec
         self._handlers = handlers
@@ -92,7 +95,11 @@ class ContainerLadder:
             raise FailedPrecondition(
                 f"image {container.record.image_id} was removed meanwhile: pull it again"
             )
-        await self._snapshots.prepare(container.id, image, pod_user_namespace(container.sandbox))
+        annotations = container.sandbox.record.config.annotations
+        quota = disk_quota(annotations, container.record.config.name, self._container_quota_bytes)
+        await self._snapshots.prepare(
+            container.id, image, pod_user_namespace(container.sandbox), quota_bytes=quota
+        )
 
     async def _rootfs_down(self, container: Container) -> None:
         await self._snapshots.remove(container.id)

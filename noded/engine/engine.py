@@ -118,8 +118,9 @@ async def open_engine(
                 pinned=config.images.pinned,
                 keep_blobs=config.images.keep_blobs,
             )
-            snapshots = Snapshots(layout, layers)
-            volumes = ImageVolumes(layout, layers)
+            snapshots = Snapshots(layout, layers, config.images.storage_driver)
+            await trio.to_thread.run_sync(snapshots.driver.check)
+            volumes = ImageVolumes(layout, layers, snapshots.driver.stack)
             puller = Puller(config.images, content, layers, library)
             artifacts = SeccompArtifacts(SeccompArtifactRows(database), content, puller, library)
             network = Network(config.network, layout.root / "network")
@@ -171,6 +172,7 @@ async def open_engine(
                 rows=container_rows,
                 images=library,
                 snapshots=snapshots,
+                container_quota_bytes=config.images.container_quota_bytes,
                 volumes=volumes,
                 spec=spec,
                 handlers=handlers,

@@ -15,9 +15,8 @@ from pathlib import Path
 import structlog
 import trio
 
-from noded.images.filesystem import tree_usage
 from noded.images.library import mount_points
-from noded.images.usage import Measurement
+from noded.images.usage import Measurement, container_usage
 from noded.model.paths import Layout
 
 log = structlog.get_logger(__name__)
@@ -46,7 +45,7 @@ class LayerUsage:
         self,
         layout: Layout,
         nursery: trio.Nursery,
-        measure: Callable[[Path], tuple[int, int]] = tree_usage,
+        measure: Callable[[Path], tuple[int, int]] = container_usage,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._layout = layout
@@ -100,12 +99,12 @@ class LayerUsage:
             self._walking = False
 
     async def _walk_one(self, container_id: str) -> None:
-        upper = self._layout.container_data(container_id) / "upper"
+        data = self._layout.container_data(container_id)
         at_ns, started = time.time_ns(), self._clock()
         try:
             # Only looks: at the daemon's end the thread may be left behind.
             used_bytes, used_inodes = await trio.to_thread.run_sync(
-                self._measure, upper, limiter=self._one, abandon_on_cancel=True
+                self._measure, data, limiter=self._one, abandon_on_cancel=True
             )
         except Exception as error:
             log.warning("writable layer not measured", id=container_id, error=str(error))

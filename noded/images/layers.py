@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 _RECORD = "record.json"
 _TREE = "fs"
+MERGED = "merged"  # what a storage driver made of this layer and those below; goes with the layer
 _ATTEMPTS = 2  # a zygote that is killed once gets a second chance, where the blob can be read again
 _NAME = re.compile(r"(?P<removed>removed-)?(?P<hex>[0-9a-f]{64})(?(removed)-[0-9a-f]+)\Z")
 _OWN_INODES, _OWN_BYTES = 2, 8192  # the layer's directory and its record, on any usual file system
@@ -336,6 +337,15 @@ class LayerStore:
                 home.rename(path)
                 break
         return path
+
+    def detach_merged(self) -> list[Detached]:
+        """Take the copies of whole images that a storage driver keeps out of the store. Blocks."""
+        detached = []
+        for merged in self.directory.glob(f"*/{MERGED}"):
+            path = self._staging / f"removed-{merged.parent.name}-{os.urandom(8).hex()}"
+            merged.rename(path)
+            detached.append(Detached(path, 0))
+        return detached
 
     async def collect(self) -> None:
         """Delete what interrupted work left: staging, half-deleted trees, directories without record.

@@ -192,6 +192,8 @@ class Library:
                     self._names.drop(image.id)
                     self._damaged.put([image])
             detached = await self.layers.detach(doomed)
+            # Copies of images that storage drivers keep may have been made from what is damaged.
+            detached += await trio.to_thread.run_sync(self.layers.detach_merged)
         await self.layers.delete(detached)
         return held
 

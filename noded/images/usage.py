@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import trio
 
 from noded.images.filesystem import tree_usage
 
+BASE = "base.json"
 _MAX_AGE_NS = 30 * 1_000_000_000  # walking every writable layer is dear, and kubelet asks each 10 s
 
 
@@ -18,6 +20,47 @@ class Measurement:
     used_bytes: int
     used_inodes: int
     measured_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a copying storage driver put into a container's directory.
+
+    Args:
+        used_bytes, used_inodes: of the copy of the image, when it was made.
+        shared: the copy shares its blocks with the image, so it takes no room of its own.
+    """
+
+    used_bytes: int = 0
+    used_inodes: int = 0
+    shared: bool = True
+
+
+def read_base(data: Path) -> Base:
+    """The base of a container's directory; zeros where the storage driver makes no copies. Blocks."""
+    try:
+        return Base(**json.loads((data / BASE).read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return Base()
+
+
+def container_usage(data: Path) -> tuple[int, int]:
+    """(bytes, inodes) of what a container wrote; zeros when there is no such container. Blocks."""
+    upper = data / "upper"
+    if upper.is_dir():
+        return tree_usage(upper)
+    used_bytes, used_inodes = tree_usage(data / "tree")
+    base = read_base(data)
+    return (max(0, used_bytes - base.used_bytes), max(0, used_inodes - base.used_inodes))
+
+
+def all_usage(directory: Path) -> tuple[int, int]:
+    """(bytes, inodes) that a directory of container directories takes on disk. Blocks."""
+    used_bytes, used_inodes = tree_usage(directory)
+    for base in (read_base(path.parent) for path in directory.glob(f"*/{BASE}")):
+        # Inodes are a snapshot's own, so to say: the file system made them for it.
+        used_bytes -= base.used_bytes if base.shared else 0
+    return max(0, used_bytes), used_inodes
 
 
 class WritableLayers:
@@ -37,6 +80,6 @@ class WritableLayers:
         async with self._lock:
             now = time.time_ns()
             if not 0 <= now - self._last.measured_at_ns < _MAX_AGE_NS:
-                used_bytes, used_inodes = await trio.to_thread.run_sync(tree_usage, self._directory)
+                used_bytes, used_inodes = await trio.to_thread.run_sync(all_usage, self._directory)
                 self._last = Measurement(used_bytes, used_inodes, now)
             return self._last

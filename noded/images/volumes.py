@@ -18,6 +18,7 @@ import trio
 from noded.errors import FailedPrecondition, ImageVolumeMountFailed, NodedError, NotFound
 from noded.host import files, mounts
 from noded.host.beneath import resolve_beneath
+from noded.images.drivers.driver import Stack
 from noded.images.layers import LayerStore
 from noded.images.overlay import lower_chain, lower_trees, mapped_layers, mount_overlay
 from noded.model.image import Image
@@ -28,9 +29,10 @@ from noded.model.pod import UserNamespace
 class ImageVolumes:
     """The mounted image volumes of all containers."""
 
-    def __init__(self, layout: Layout, layers: LayerStore) -> None:
+    def __init__(self, layout: Layout, layers: LayerStore, stack: Stack = mount_overlay) -> None:
         self._layout = layout
         self._layers = layers
+        self._stack = stack
 
     async def mount(
         self, container_id: str, index: int, image: Image, userns: UserNamespace | None, mount_label: str = ""
@@ -88,12 +90,12 @@ class ImageVolumes:
         if not chain:
             mounts.bind(empty, tree, readonly=True)
         elif mapping is None or not mapping.uids:
-            mount_overlay(tree, [*lower_trees(self._layers, chain), empty], directory, None, mount_label)
+            self._stack(tree, [*lower_trees(self._layers, chain), empty], directory, None, mount_label)
         else:
             mapped = directory / "mapped"
             with mapped_layers(self._layers, mapping, mapped):
                 lowers = [*lower_trees(self._layers, chain, mapped), empty]
-                mount_overlay(tree, lowers, directory, None, mount_label)
+                self._stack(tree, lowers, directory, None, mount_label)
 
     def _unmount_all(self, directory: Path) -> None:
         try:

@@ -70,7 +70,7 @@ def test_a_layer_is_measured_once_in_half_a_minute(tmp_path):
     asked, now = [], [0.0]
 
     def measure(path):
-        asked.append(path.parent.name)
+        asked.append(path.name)
         return len(asked) * 1000, 5
 
     async def body(usage):
@@ -93,7 +93,7 @@ def test_a_dear_walk_is_repeated_later(tmp_path):
     asked, now = [], [0.0]
 
     def measure(path):
-        asked.append(path.parent.name)
+        asked.append(path.name)
         now[0] += 10.0
         return 0, 0
 
