@@ -139,6 +139,8 @@ class Config:
     )  # fmt: skip
     default_sysctls: Mapping[str, str] = field(default_factory=dict)  # for pods with own namespaces
     timezone: str = ""  # TZ file name for containers, "" = image's own
+    # directories with files of CDI devices; a later one replaces devices of an earlier one
+    cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
     network: NetworkConfig = NetworkConfig()  # CNI
     images: ImagesConfig = ImagesConfig()  # registries and the local store
     streaming: StreamingConfig = StreamingConfig()  # exec, attach and port-forward

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from noded.config import Config
+from noded.engine.cdi import CdiDevices
 from noded.engine.container import Container
 from noded.engine.devices import host_devices, resolve_devices
 from noded.engine.handlers import Handlers
@@ -37,6 +38,7 @@ from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode
 from noded.model.views import ContainerState
 from noded.plugins import Hooks
+from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
 from noded.spec.namespaces import pid_mode
@@ -76,6 +78,7 @@ class BundleSpec:
         self._content = content
         self._hooks = hooks
         self._profiles = profiles
+        self.cdi = CdiDevices(config.cdi_spec_dirs)
 
     async def build(self, container: Container, image: Image) -> tuple[dict[str, Any], ContainerUser]:
         """Return the spec and the identity its process runs with.
@@ -128,7 +131,8 @@ class BundleSpec:
         spec, warnings = container_spec(inputs)
         for warning in warnings:
             log.warning("spec adjusted", id=container.id, detail=warning)
-        spec = await self._edited(spec, container, image)
+        with_devices = await self.cdi.apply(spec, requested_devices(config), features)
+        spec = await self._edited(dict(with_devices), container, image)
         return spec, ContainerUser(user.uid, user.gid, user.additional_gids)
 
     async def _edited(self, spec: dict[str, Any], container: Container, image: Image) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from noded.errors import FailedPrecondition
 from noded.model.container import Device
@@ -23,18 +24,33 @@ def resolve_devices(devices: Iterable[Device]) -> tuple[ResolvedDevice, ...]:
 
 
 def _resolve(device: Device) -> Iterator[ResolvedDevice]:
-    real = os.path.realpath(device.host_path)
-    try:
-        info = os.stat(real)
-    except OSError as error:
-        raise FailedPrecondition(f"devices[].host_path {device.host_path}: {error.strerror}") from error
-    if stat.S_ISDIR(info.st_mode):
+    real, what = os.path.realpath(device.host_path), f"devices[].host_path {device.host_path}"
+    if os.path.isdir(real):
         yield from _below(real, device.container_path, device.permissions)
-        return
-    node = _node(info, device.container_path, device.permissions)
+    else:
+        yield replace(
+            device_at(real, what),
+            container_path=device.container_path,
+            permissions=device.permissions or "rwm",
+        )
+
+
+def device_at(path: str, what: str) -> ResolvedDevice:
+    """The device node at a path of the host, links followed.
+
+    Args:
+        what: its name in the message.
+
+    Raises: FailedPrecondition when there is none.
+    """
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        raise FailedPrecondition(f"{what}: {error.strerror}") from error
+    node = _node(info, path, "rwm")
     if node is None:
-        raise FailedPrecondition(f"devices[].host_path {device.host_path} is not a device node")
-    yield node
+        raise FailedPrecondition(f"{what} is not a device node")
+    return node
 
 
 def host_devices() -> tuple[ResolvedDevice, ...]:

@@ -42,7 +42,7 @@ def container_mounts(inputs: ContainerInputs) -> list[dict[str, Any]]:
     volumes = [mount for mount in _volumes(inputs) if mount["destination"] not in taken]
     replaced = {mount["destination"] for mount in volumes}
     defaults = [mount for mount in defaults if mount["destination"] not in replaced]
-    return sorted([*defaults, *volumes, *asked], key=_depth)
+    return sorted([*defaults, *volumes, *asked], key=depth)
 
 
 def rootfs_propagation(inputs: ContainerInputs) -> str:
@@ -62,7 +62,7 @@ def destination(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-def _depth(mount: dict[str, Any]) -> int:
+def depth(mount: dict[str, Any]) -> int:
     """Components of the destination; the sort is stable, so the client's order decides ties."""
     path: str = mount["destination"]
     return 0 if path == "/" else path.count("/")

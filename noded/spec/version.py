@@ -27,6 +27,11 @@ def oci_version(spec: Mapping[str, Any], features: RuntimeFeatures) -> str:
     return min(needed, _plain(features.highest_oci_version), key=_parts)
 
 
+def at_least(version: str, wanted: str) -> bool:
+    """Whether a runtime of this version of the specification knows what came with `wanted`."""
+    return _parts(_plain(version)) >= _parts(wanted)
+
+
 def _plain(version: str) -> str:
     """Without a pre-release suffix; what is no version counts as the base one."""
     found = re.match(r"\d+\.\d+\.\d+", version)
