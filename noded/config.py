@@ -52,6 +52,9 @@ class ImagesConfig:
     stall_timeout_seconds: Seconds = 60.0  # a download without a byte for so long is dropped and resumed
     keep_blobs: bool = True  # keep compressed layers after unpacking (save and repair need them)
     pinned: tuple[str, ...] = ()  # references or globs that garbage collection must not remove
+    # directories with images of `noded images export-store`, for example on a network file system; they are
+    # used in place and never written to
+    additional_stores: tuple[Path, ...] = ()
     # how new containers get their root file system: overlay (the kernel's), fuse-overlayfs (the program),
     # btrfs (snapshots, `root` must be on btrfs), vfs (copies, works everywhere); others keep theirs
     storage_driver: Literal["overlay", "fuse-overlayfs", "btrfs", "vfs"] = "overlay"

@@ -121,17 +121,24 @@ async def _load(arguments: argparse.Namespace, path: Path) -> admin.LoadImageRes
 def save(arguments: argparse.Namespace) -> int:
     """Save images into one archive."""
     path = Path(arguments.output).absolute()
-    wait_for(_save(arguments, path))
+    wait_for(_save(arguments, path, _FORMATS[arguments.format]))
     if arguments.json:
         print_json({"path": str(path), "references": arguments.references, "format": arguments.format})
     return 0
 
 
-async def _save(arguments: argparse.Namespace, path: Path) -> None:
+def export_store(arguments: argparse.Namespace) -> int:
+    """Write images to an additional image store."""
+    path = Path(arguments.directory).absolute()
+    wait_for(_save(arguments, path, admin.ArchiveFormat.STORE))
+    if arguments.json:
+        print_json({"path": str(path), "references": arguments.references})
+    return 0
+
+
+async def _save(arguments: argparse.Namespace, path: Path, form: admin.ArchiveFormat) -> None:
     async with Daemon(arguments.address) as daemon:
-        request = admin.SaveImageRequest(
-            references=arguments.references, path=str(path), format=_FORMATS[arguments.format]
-        )
+        request = admin.SaveImageRequest(references=arguments.references, path=str(path), format=form)
         await daemon.admin("SaveImage", request, admin.SaveImageResponse, arguments.timeout)
 
 

@@ -14,7 +14,7 @@ from noded.proto.noded.admin import v1
 
 SERVICE = "noded.admin.v1.Admin"
 
-_FORMATS = {v1.ArchiveFormat.OCI: "oci", v1.ArchiveFormat.DOCKER: "docker"}
+_FORMATS = {v1.ArchiveFormat.OCI: "oci", v1.ArchiveFormat.DOCKER: "docker", v1.ArchiveFormat.STORE: "store"}
 
 
 class AdminService:
@@ -45,7 +45,7 @@ class AdminService:
         )
 
     async def save(self, request: v1.SaveImageRequest, deadline: Deadline) -> v1.SaveImageResponse:
-        if not request.references:
+        if not request.references and request.format is not v1.ArchiveFormat.STORE:
             raise InvalidArgument("references: must not be empty")
         format_ = _FORMATS.get(request.format)
         if format_ is None:

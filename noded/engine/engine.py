@@ -49,6 +49,7 @@ from noded.images.pull import Puller
 from noded.images.repair import Repairer
 from noded.images.seccomp_artifacts import SeccompArtifacts
 from noded.images.snapshots import Snapshots
+from noded.images.stores import AdditionalStores, AllLayers
 from noded.images.unpack.client import Unpacker
 from noded.images.volumes import ImageVolumes
 from noded.model.container import ContainerConfig
@@ -118,9 +119,13 @@ async def open_engine(
                 pinned=config.images.pinned,
                 keep_blobs=config.images.keep_blobs,
             )
-            snapshots = Snapshots(layout, layers, config.images.storage_driver)
+            stores = AdditionalStores(config.images.additional_stores)
+            usable = AllLayers(layers, stores)
+            library.set_stores(stores)
+            services.start_soon(stores.refresh)
+            snapshots = Snapshots(layout, usable, config.images.storage_driver, usable.reach)
             await trio.to_thread.run_sync(snapshots.driver.check)
-            volumes = ImageVolumes(layout, layers, snapshots.driver.stack)
+            volumes = ImageVolumes(layout, usable, snapshots.driver.stack, usable.reach)
             puller = Puller(config.images, content, layers, library)
             artifacts = SeccompArtifacts(SeccompArtifactRows(database), content, puller, library)
             network = Network(config.network, layout.root / "network")
@@ -275,7 +280,7 @@ async def open_engine(
                 sandboxes,
                 containers,
                 running,
-                Images(library, puller, repairer),
+                Images(library, puller, repairer, stores),
                 node,
                 stats,
                 events,

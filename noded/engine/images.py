@@ -8,17 +8,22 @@ from pathlib import Path
 from noded.errors import InvalidArgument, NotFound
 from noded.images.archive import load_archive, save_archive
 from noded.images.disk_usage import ImageUsage
+from noded.images.export import export_store
 from noded.images.library import Library
 from noded.images.progress import PullProgress
 from noded.images.pull import Puller
 from noded.images.repair import Repairer, Verdict
+from noded.images.stores import AdditionalStores
 from noded.model.image import Credential, FilesystemInfo, Image
 
 
 class Images:
     """What clients do with images."""
 
-    def __init__(self, library: Library, puller: Puller, repairer: Repairer) -> None:
+    def __init__(
+        self, library: Library, puller: Puller, repairer: Repairer, stores: AdditionalStores
+    ) -> None:
+        self._stores = stores
         self._library = library
         self._puller = puller
         self._repairer = repairer
@@ -33,6 +38,7 @@ class Images:
 
     async def pull(self, reference: str, credential: Credential | None, namespace: str) -> str:
         """Pull an image; return its id. Raises and cancels as `Puller.pull`."""
+        await self._stores.refresh()  # somebody may have put the image there
         return await self._puller.pull(reference, credential, namespace)
 
     async def remove(self, reference: str) -> None:
@@ -58,7 +64,7 @@ class Images:
         """
         images = [self._found(reference) for reference in references]
         return await self._repairer.verify(
-            images or [*self._library.list(), *self._library.damaged()], deep=deep
+            images or [*self._library.own(), *self._library.damaged()], deep=deep
         )
 
     async def load(self, path: str) -> Sequence[Image]:
@@ -68,10 +74,16 @@ class Images:
         return await load_archive(Path(path), self._library)
 
     async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
-        """Export images to an archive on the node; `format` is "oci" or "docker"."""
+        """Export images to an archive on the node; `format` is "oci", "docker" or "store".
+
+        A store is a directory that other nodes use as an additional image store; no references = all.
+        """
         if not Path(path).is_absolute():
             raise InvalidArgument(f"path {path!r} must be absolute")
         images = [self._found(reference) for reference in references]
+        if format == "store":
+            await export_store(images or self._library.own(), Path(path), self._library)
+            return
         await save_archive(images, Path(path), format, self._library)
 
     def _found(self, reference: str) -> Image:

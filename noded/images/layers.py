@@ -46,7 +46,7 @@ _TREE = "fs"
 MERGED = "merged"  # what a storage driver made of this layer and those below; goes with the layer
 _ATTEMPTS = 2  # a zygote that is killed once gets a second chance, where the blob can be read again
 _NAME = re.compile(r"(?P<removed>removed-)?(?P<hex>[0-9a-f]{64})(?(removed)-[0-9a-f]+)\Z")
-_OWN_INODES, _OWN_BYTES = 2, 8192  # the layer's directory and its record, on any usual file system
+OWN_INODES, OWN_BYTES = 2, 8192  # the layer's directory and its record, on any usual file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class LayerStore:
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._unpacker = unpacker
         self._limits = limits or UnpackLimits()
-        self._records = {record.chain_id: record for record in _read_records(directory)}
+        self._records = {record.chain_id: record for record in read_records(directory)}
         self._staged: dict[str, _Staged] = {}
         self._locks: dict[str, trio.Lock] = {}
         self._publishing = trio.Lock()
@@ -203,8 +203,8 @@ class LayerStore:
                         diff_id=chain_id,
                         blob_digest="",
                         entries=len(wanted),
-                        used_bytes=used[0] + _OWN_BYTES,
-                        used_inodes=used[1] + _OWN_INODES,
+                        used_bytes=used[0] + OWN_BYTES,
+                        used_inodes=used[1] + OWN_INODES,
                     )
                     self._staged[chain_id] = _Staged(record, (), ())
                 finally:
@@ -250,7 +250,7 @@ class LayerStore:
         if shape == before:
             return staged
         used_bytes, inodes = tree_usage(tree)
-        record = replace(staged.record, used_bytes=used_bytes + _OWN_BYTES, used_inodes=inodes + _OWN_INODES)
+        record = replace(staged.record, used_bytes=used_bytes + OWN_BYTES, used_inodes=inodes + OWN_INODES)
         return _Staged(record, shape.implied, shape.opaque)
 
     async def publish(self, layers: Sequence[LayerRef]) -> None:
@@ -389,8 +389,8 @@ def _record(layer: LayerRef, report: UnpackReport) -> LayerRecord:
         diff_id=report.diff_id,
         blob_digest=layer.blob_digest,
         entries=report.entries,
-        used_bytes=report.used_bytes + _OWN_BYTES,
-        used_inodes=report.used_inodes + _OWN_INODES,
+        used_bytes=report.used_bytes + OWN_BYTES,
+        used_inodes=report.used_inodes + OWN_INODES,
         opaque_root="" in report.opaque,
     )
 
@@ -399,7 +399,8 @@ def _encode(staged: _Staged) -> bytes:
     return json.dumps({**asdict(staged.record), "implied": staged.implied}).encode()
 
 
-def _read_records(directory: Path) -> Iterator[LayerRecord]:
+def read_records(directory: Path) -> Iterator[LayerRecord]:
+    """The commit records of a layers directory; one that cannot be read is logged and passed over."""
     names = {field.name for field in fields(LayerRecord)}
     for home in directory.iterdir():
         try:

@@ -27,6 +27,7 @@ from noded.images.disk_usage import ImageUsage, image_usages
 from noded.images.gc import find_garbage
 from noded.images.layers import LayerStore
 from noded.images.names import Meanings, Names, is_pinned
+from noded.images.stores import AdditionalStores
 from noded.images.usage import WritableLayers
 from noded.model.image import FilesystemInfo, Image, Usage
 from noded.model.paths import Layout
@@ -74,6 +75,7 @@ class Library:
         self._stale_owners: set[str] = set()
         self._in_use: Callable[[], Collection[str]] | None = None
         self._meanings: Meanings | None = None
+        self._stores: AdditionalStores | None = None
         self._kept: Callable[[], Collection[str]] = tuple
         self._writable = WritableLayers(layout.root / "containers")
         # Held while what is needed is compared with what is stored, and while that changes.
@@ -90,6 +92,10 @@ class Library:
     def set_meanings(self, meanings: Meanings) -> None:
         """Tell what short names mean (registries.conf). Until then they are names on docker.io."""
         self._meanings = meanings
+
+    def set_stores(self, stores: AdditionalStores) -> None:
+        """Tell of image stores that are only read. Their images come after those of the same name here."""
+        self._stores = stores
 
     async def load(self) -> None:
         """Read all images. Call once, before anything else.
@@ -115,16 +121,26 @@ class Library:
                 self._names.put([replace(image, pinned=is_pinned(image, self._pinned))])
         self._stale_owners = {owner for _, owner in leases}
 
-    def list(self) -> tuple[Image, ...]:
-        """All complete images."""
+    def own(self) -> tuple[Image, ...]:
+        """All complete images of the local store."""
         return tuple(self._names)
+
+    def list(self) -> tuple[Image, ...]:
+        """All complete images, those of additional stores too."""
+        own = tuple(self._names)
+        if self._stores is None:
+            return own
+        return (*own, *(image for image in self._stores.images() if self._names.get(image.id) is None))
 
     def get(self, reference: str) -> Image | None:
         """The image with this ID, unique start of an ID, tag or digest reference; None if there is none.
 
         Raises: InvalidArgument for a malformed reference or an ambiguous start.
         """
-        return self._names.find(reference, self._meanings)
+        found = self._names.find(reference, self._meanings)
+        if found is None and self._stores is not None:
+            return self._stores.find(reference, self._meanings)
+        return found
 
     async def publish(self, image: Image, *references: str) -> Image:
         """Make a complete image known under its own names and `references`; returns it as it is kept.
@@ -156,8 +172,13 @@ class Library:
 
         Cancellation: the image is removed, or not; what is left of its bytes goes with the next sweep.
         """
-        image = self.get(reference) or self._damaged.find(reference, self._meanings)
+        image = self._names.find(reference, self._meanings) or self._damaged.find(reference, self._meanings)
         if image is None:
+            if self._stores is not None and (kept := self._stores.find(reference, self._meanings)):
+                raise FailedPrecondition(
+                    f"image {reference!r} is in the additional image store {self._stores.home(kept)}, which "
+                    "is only read: it cannot be removed here"
+                )
             return Freed()
         async with self._lock:
             with trio.CancelScope(shield=True):

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from noded.errors import FailedPrecondition, NodedError, Unimplemented
 from noded.host import files, mount_fd, mounts, userns
-from noded.images.layers import LayerStore
+from noded.images.layers import LayerRecord
 from noded.model.image import Image
 from noded.model.pod import UserNamespace
 
@@ -28,7 +29,17 @@ class Writable:
     work: Path
 
 
-def lower_chain(layers: LayerStore, image: Image) -> list[str]:
+class Trees(Protocol):
+    """Complete layers: of the local store, or of additional ones too."""
+
+    directory: Path
+
+    def has(self, chain_id: str) -> bool: ...
+    def record(self, chain_id: str) -> LayerRecord: ...
+    def tree(self, chain_id: str) -> Path: ...
+
+
+def lower_chain(layers: Trees, image: Image) -> list[str]:
     """Chain IDs of the layers to mount, top to bottom.
 
     Raises: FailedPrecondition naming a layer that is missing.
@@ -46,14 +57,25 @@ def lower_chain(layers: LayerStore, image: Image) -> list[str]:
     return chain
 
 
-def lower_trees(layers: LayerStore, chain: Sequence[str], directory: Path | None = None) -> list[Path]:
-    """The trees of a chain, below another mount of the layers directory if one is given."""
-    ours = layers.directory
-    return [(directory or ours) / layers.tree(layer).relative_to(ours) for layer in chain]
+def lower_trees(layers: Trees, chain: Sequence[str], directory: Path | None = None) -> list[Path]:
+    """The trees of a chain, below another mount of the layers directory if one is given.
+
+    Raises: FailedPrecondition when one is not there but in an additional image store.
+    """
+    trees, ours = [layers.tree(layer) for layer in chain], layers.directory
+    if directory is None:
+        return trees
+    for tree in trees:
+        if not tree.is_relative_to(ours):
+            raise FailedPrecondition(
+                f"pods with a user namespace cannot use {tree}, which is in an additional image store: "
+                "pull the image to this node under another name"
+            )
+    return [directory / tree.relative_to(ours) for tree in trees]
 
 
 @contextmanager
-def mapped_layers(layers: LayerStore, mapping: UserNamespace, target: Path) -> Iterator[None]:
+def mapped_layers(layers: Trees, mapping: UserNamespace, target: Path) -> Iterator[None]:
     """Show all layers at `target`, with the owners that a pod's user namespace gives them.
 
     overlayfs keeps private copies of the mounts it was made from, so this one goes at the end.

@@ -20,6 +20,7 @@ import trio
 
 from noded.errors import DataLoss, FailedPrecondition, NodedError, NotFound
 from noded.images.filesystem import tree_usage
+from noded.images.layers import OWN_BYTES, OWN_INODES
 from noded.images.library import Library
 from noded.model.image import Image, LayerRef
 from noded.wire import manifest as manifests
@@ -69,7 +70,7 @@ class Repairer:
 
     async def after_crash(self) -> None:
         """Compare the sizes of everything that is listed."""
-        verdicts = await self.verify(self._library.list(), deep=False)
+        verdicts = await self.verify(self._library.own(), deep=False)
         bad = [verdict for verdict in verdicts if verdict.problems]
         log.info("images checked after a crash of the node", images=len(verdicts), damaged=len(bad))
 
@@ -181,7 +182,9 @@ class Repairer:
 
     def _size_problem(self, layer: LayerRef) -> str:
         record = self._layers.record(layer.chain_id)
-        used_bytes, inodes = tree_usage(self._layers.tree(layer.chain_id).parent)
+        # Not of the whole directory: a storage driver may keep its own copy beside the tree.
+        used_bytes, inodes = tree_usage(self._layers.tree(layer.chain_id))
+        used_bytes, inodes = used_bytes + OWN_BYTES, inodes + OWN_INODES
         if inodes != record.used_inodes:
             return f"its tree has {inodes} files and directories instead of {record.used_inodes}"
         if abs(used_bytes - record.used_bytes) > _SLACK_BYTES + record.used_bytes // 10:

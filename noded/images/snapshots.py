@@ -11,6 +11,7 @@ What the container wrote survives a reboot, the mount does not: `prepare` brings
 from __future__ import annotations
 
 import errno
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
@@ -19,8 +20,7 @@ from noded.host import files, mounts
 from noded.images.drivers.choose import open_driver
 from noded.images.drivers.driver import Driver, Rootfs
 from noded.images.drivers.overlay import OverlayDriver
-from noded.images.layers import LayerStore
-from noded.images.overlay import lower_chain
+from noded.images.overlay import Trees, lower_chain
 from noded.images.quota import Quotas
 from noded.images.usage import container_usage
 from noded.model.image import Image
@@ -35,12 +35,20 @@ class Snapshots:
 
     Args:
         storage_driver: what new containers are made with; those that exist keep theirs.
+        reach: makes sure that an image's layers can be reached, or raises.
 
     Raises: FailedPrecondition for an unknown driver.
     """
 
-    def __init__(self, layout: Layout, layers: LayerStore, storage_driver: str = "overlay") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        layers: Trees,
+        storage_driver: str = "overlay",
+        reach: Callable[[Image], Awaitable[None]] | None = None,
+    ) -> None:
         self._layout = layout
+        self._reach = reach
         self._layers = layers
         self.driver = open_driver(storage_driver, layout, layers)
         self._quotas = Quotas()
@@ -67,6 +75,8 @@ class Snapshots:
             driver cannot work here, or the file system has no quotas.
         Cancellation: not while the kernel works; a second call or `remove` continues from there.
         """
+        if self._reach is not None:
+            await self._reach(image)
         await trio.to_thread.run_sync(self._prepare, container_id, image, userns, mount_label, quota_bytes)
 
     async def remount(self, container_id: str, image: Image, userns: UserNamespace | None) -> None:

@@ -11,6 +11,7 @@ understands.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
@@ -19,8 +20,7 @@ from noded.errors import FailedPrecondition, ImageVolumeMountFailed, NodedError,
 from noded.host import files, mounts
 from noded.host.beneath import resolve_beneath
 from noded.images.drivers.driver import Stack
-from noded.images.layers import LayerStore
-from noded.images.overlay import lower_chain, lower_trees, mapped_layers, mount_overlay
+from noded.images.overlay import Trees, lower_chain, lower_trees, mapped_layers, mount_overlay
 from noded.model.image import Image
 from noded.model.paths import Layout
 from noded.model.pod import UserNamespace
@@ -29,7 +29,14 @@ from noded.model.pod import UserNamespace
 class ImageVolumes:
     """The mounted image volumes of all containers."""
 
-    def __init__(self, layout: Layout, layers: LayerStore, stack: Stack = mount_overlay) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        layers: Trees,
+        stack: Stack = mount_overlay,
+        reach: Callable[[Image], Awaitable[None]] | None = None,
+    ) -> None:
+        self._reach = reach
         self._layout = layout
         self._layers = layers
         self._stack = stack
@@ -47,6 +54,8 @@ class ImageVolumes:
         Cancellation: not while the kernel works; a second call or `unmount_all` continues from there.
         """
         try:
+            if self._reach is not None:
+                await self._reach(image)
             await trio.to_thread.run_sync(
                 self._mount, self._directory(container_id, index), image, userns, mount_label
             )

@@ -81,3 +81,13 @@ def declare(commands: Commands) -> None:
         help="oci: OCI layout, docker: docker archive (default: oci)",
     )
     daemon_options(save)
+    export = command(
+        actions,
+        "export-store",
+        "write images to a directory that other nodes use as an additional image store",
+        "noded.cli.images:export_store",
+        "noded images export-store /mnt/images registry.example/app:1.2",
+    )
+    export.add_argument("directory", metavar="DIR", help="directory, as the daemon sees it; images are added")
+    export.add_argument("references", metavar="REFERENCE", nargs="*", help="images (default: all)")
+    daemon_options(export)

@@ -7,11 +7,11 @@ from noded.images.drivers.copies import BtrfsDriver, CopyDriver
 from noded.images.drivers.driver import Driver
 from noded.images.drivers.fuse_overlay import check_fuse, fuse_stack
 from noded.images.drivers.overlay import OverlayDriver
-from noded.images.layers import LayerStore
+from noded.images.overlay import Trees
 from noded.model.paths import Layout
 
 
-def open_driver(name: str, layout: Layout, layers: LayerStore) -> Driver:
+def open_driver(name: str, layout: Layout, layers: Trees) -> Driver:
     """The driver of this name. It may not work here, see `Driver.check`.
 
     Raises: FailedPrecondition when this version has none of the name.

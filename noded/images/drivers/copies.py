@@ -27,9 +27,9 @@ from noded.host import btrfs, files, mounts, userns
 from noded.host.filesystems import BTRFS, filesystem_magic, filesystem_name
 from noded.images.drivers.driver import Rootfs
 from noded.images.filesystem import sync_filesystem, tree_usage
-from noded.images.layers import MERGED, LayerStore
+from noded.images.layers import MERGED
 from noded.images.merge import merge_layers
-from noded.images.overlay import mount_overlay
+from noded.images.overlay import Trees, mount_overlay
 from noded.images.usage import BASE, Base
 
 _TREE = "tree"
@@ -41,7 +41,7 @@ class CopyDriver:
     name = "vfs"
     stack = staticmethod(mount_overlay)
 
-    def __init__(self, layers: LayerStore) -> None:
+    def __init__(self, layers: Trees) -> None:
         self._layers = layers
 
     def check(self) -> None:
@@ -73,7 +73,7 @@ class BtrfsDriver(CopyDriver):
 
     name = "btrfs"
 
-    def __init__(self, layers: LayerStore, containers: Path) -> None:
+    def __init__(self, layers: Trees, containers: Path) -> None:
         super().__init__(layers)
         self._containers = containers
         self._merging = Lock()  # one image at a time; containers of others wait, they share the disk anyway

@@ -18,8 +18,7 @@ from noded.errors import InvalidArgument
 from noded.host import files
 from noded.images.drivers.driver import Rootfs, Stack
 from noded.images.inherit import copy_root_metadata
-from noded.images.layers import LayerStore
-from noded.images.overlay import Writable, lower_trees, mapped_layers, mount_overlay
+from noded.images.overlay import Trees, Writable, lower_trees, mapped_layers, mount_overlay
 from noded.model.pod import IDMapping, UserNamespace
 
 
@@ -28,7 +27,7 @@ class OverlayDriver:
 
     def __init__(
         self,
-        layers: LayerStore,
+        layers: Trees,
         name: str = "overlay",
         stack: Stack = mount_overlay,
         check: Callable[[], None] | None = None,

@@ -33,6 +33,7 @@ from layer_cases import (
 from noded.errors import FailedPrecondition
 from noded.host import btrfs, mounts
 from noded.images.drivers.choose import open_driver
+from noded.images.repair import Repairer
 from noded.images.snapshots import Snapshots
 from noded.model.image import Image
 from noded.model.pod import IDMapping, UserNamespace
@@ -296,6 +297,19 @@ def test_the_copy_of_an_image_goes_with_the_image(on_btrfs: Path) -> None:
         assert not any((store.layout.layers / ".staging").iterdir())
 
     with_store(on_btrfs, main)
+
+
+def test_a_verification_passes_over_the_copy_of_an_image_and_a_repair_drops_it(on_btrfs: Path) -> None:
+    async def test(store: Store, _snapshots: Snapshots, image: Image) -> None:
+        repairer = Repairer(store.library)
+        (verdict,) = await repairer.verify([image], deep=True)
+        assert not verdict.problems
+        (store.layers.tree(image.layers[0].chain_id) / "etc/passwd").write_text("damaged")
+        (verdict,) = await repairer.verify([image], deep=True)
+        assert verdict.repaired
+        assert not list(store.layout.layers.glob("*/merged"))
+
+    with_container(("btrfs", on_btrfs), test)
 
 
 def test_a_half_made_copy_of_an_image_is_made_anew(on_btrfs: Path) -> None:

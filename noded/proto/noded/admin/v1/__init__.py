@@ -52,6 +52,11 @@ class ArchiveFormat(betterproto2.Enum):
     the layout of docker save
     """
 
+    STORE = 2
+    """
+    A directory that nodes use in place: an additional image store, with unpacked layers.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Debt(betterproto2.Message):
