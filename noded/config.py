@@ -144,6 +144,11 @@ class Config:
     timezone: str = ""  # TZ file name for containers, "" = image's own
     # directories with files of CDI devices; a later one replaces devices of an earlier one
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
+    # directories with OCI hooks, oci-hooks(5); a later one hides files of the same name in earlier ones
+    hooks_dirs: tuple[Path, ...] = (
+        Path("/usr/share/containers/oci/hooks.d"),
+        Path("/etc/containers/oci/hooks.d"),
+    )
     network: NetworkConfig = NetworkConfig()  # CNI
     images: ImagesConfig = ImagesConfig()  # registries and the local store
     streaming: StreamingConfig = StreamingConfig()  # exec, attach and port-forward

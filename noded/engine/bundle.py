@@ -19,6 +19,7 @@ from noded.engine.cdi import CdiDevices
 from noded.engine.container import Container
 from noded.engine.devices import host_devices, resolve_devices
 from noded.engine.handlers import Handlers
+from noded.engine.hook_directories import HookDirectories
 from noded.engine.looks import Looks
 from noded.engine.pod_files import effective_hostname
 from noded.engine.registry import Registry
@@ -79,6 +80,7 @@ class BundleSpec:
         self._hooks = hooks
         self._profiles = profiles
         self.cdi = CdiDevices(config.cdi_spec_dirs)
+        self._hook_directories = HookDirectories(config.hooks_dirs)
 
     async def build(self, container: Container, image: Image) -> tuple[dict[str, Any], ContainerUser]:
         """Return the spec and the identity its process runs with.
@@ -132,7 +134,8 @@ class BundleSpec:
         for warning in warnings:
             log.warning("spec adjusted", id=container.id, detail=warning)
         with_devices = await self.cdi.apply(spec, requested_devices(config), features)
-        spec = await self._edited(dict(with_devices), container, image)
+        with_hooks = await self._hook_directories.apply(with_devices, sandbox.record.config, config)
+        spec = await self._edited(dict(with_hooks), container, image)
         return spec, ContainerUser(user.uid, user.gid, user.additional_gids)
 
     async def _edited(self, spec: dict[str, Any], container: Container, image: Image) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import trio
 
 from noded.engine.devices import device_at
 from noded.errors import FailedPrecondition
-from noded.host.cdi import CdiDirectories
+from noded.host.parsed_files import ParsedFile, ParsedFiles
 from noded.model.runtime import RuntimeFeatures
-from noded.spec.cdi.catalogue import Catalogue
+from noded.spec.cdi.catalogue import Catalogue, CdiFile
+from noded.spec.cdi.document import CdiSpec, parse_document
 from noded.spec.cdi.edits import ContainerEdits, DeviceNode, apply_edits
 from noded.spec.inputs import ResolvedDevice
 from noded.spec.version import at_least
@@ -33,9 +34,10 @@ class CdiDevices:
     """
 
     def __init__(self, directories: Sequence[Path]) -> None:
-        self._directories = CdiDirectories(directories)
+        self._files = ParsedFiles(directories, "cdi_spec_dirs", (".json", ".yaml"), parse_document)
         self._one_reader = trio.Lock()
-        self._seen: Catalogue | None = None
+        self._seen: tuple[ParsedFile[CdiSpec], ...] = ()
+        self._catalogue = Catalogue(())
 
     async def apply(
         self, spec: Mapping[str, Any], devices: Sequence[str], features: RuntimeFeatures
@@ -58,12 +60,15 @@ class CdiDevices:
         return apply_edits(spec, edits, nodes)
 
     def _resolve(self, devices: Iterable[str]) -> tuple[ContainerEdits, dict[str, ResolvedDevice]]:
-        catalogue = self._directories.read()
-        if catalogue is not self._seen:
-            self._seen = catalogue
-            for subject, problem in catalogue.problems.items():
+        files = self._files.read()
+        if files is not self._seen:
+            self._seen = files
+            self._catalogue = Catalogue(
+                CdiFile(file.path, file.priority, file.value, file.problem) for file in files
+            )
+            for subject, problem in self._catalogue.problems.items():
                 log.warning("CDI file or device unusable", subject=subject, detail=problem)
-        edits = catalogue.edits(devices)
+        edits = self._catalogue.edits(devices)
         nodes = {node.host_path: _host_node(node) for node in edits.device_nodes if not node.complete}
         return edits, nodes
 

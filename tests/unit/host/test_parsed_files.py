@@ -1,4 +1,4 @@
-"""CDI directories on disk: changes are seen, bad files are named."""
+"""Directories of parsed files: changes are seen, bad files are named."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ import os
 import pytest
 
 from noded.errors import FailedPrecondition
-from noded.host.cdi import CdiDirectories
+from noded.host.parsed_files import ParsedFiles
+from noded.spec.cdi.catalogue import Catalogue, CdiFile
+from noded.spec.cdi.document import parse_document
 
 NAME = "vendor.com/gpu=0"
+
+
+class CdiDirectories:
+    """Files and catalogue as the engine puts them together."""
+
+    def __init__(self, directories):
+        self.files = ParsedFiles(directories, "cdi_spec_dirs", (".json", ".yaml"), parse_document)
+
+    def read(self):
+        return Catalogue(CdiFile(*file) for file in self.files.read())
 
 
 def text(value: str) -> str:
@@ -27,9 +39,8 @@ def test_files_are_read_anew_when_they_change_and_only_then(tmp_path):
     low.mkdir()
     directories = CdiDirectories([low, high])
     (low / "a.json").write_text(text("1"))
-    first = directories.read()
-    assert first.edits([NAME]).env == ("A=1",)
-    assert directories.read() is first
+    assert directories.read().edits([NAME]).env == ("A=1",)
+    assert directories.files.read() is directories.files.read()
     (low / "a.json").write_text(text("2"))  # the same size, perhaps within one tick
     os.utime(low / "a.json", ns=(1, 1))
     assert directories.read().edits([NAME]).env == ("A=2",)
