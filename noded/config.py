@@ -112,6 +112,10 @@ class HandlerConfig:
     default_annotations: Mapping[str, str] = field(default_factory=dict)  # added to every OCI spec
     allowed_annotations: tuple[str, ...] = ()  # globs of pod annotations for the runtime
     create_timeout_seconds: Seconds = 240.0  # budget of one sandbox or container creation
+    # seccomp profile of containers that want the runtime's default, an absolute path; "" = the built-in one
+    seccomp_profile: str = ""
+    # CNI configuration directory of this handler's pods, an absolute path; "" = that of [network]
+    cni_conf_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,4 +160,5 @@ class Config:
     nri: NriConfig = NriConfig()  # plugins that adjust pods and containers
     # runtime handlers, one table each; runc and crun exist without one
     runtimes: tuple[HandlerConfig, ...] = (HandlerConfig("runc", "runc"), HandlerConfig("crun", "crun"))
+    plugin_order: tuple[str, ...] = ()  # plugins whose hooks are called before those of all others, in order
     disabled_plugins: tuple[str, ...] = ()  # entry point names of plugins that are not loaded

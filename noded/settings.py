@@ -35,7 +35,14 @@ _HANDLER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 # Fields of HandlerConfig that are keys of its table; `name` is the table's own name.
-_HANDLER_KEYS = ("type", "default_annotations", "allowed_annotations", "create_timeout_seconds")
+_HANDLER_KEYS = (
+    "type",
+    "default_annotations",
+    "allowed_annotations",
+    "create_timeout_seconds",
+    "seccomp_profile",
+    "cni_conf_dir",
+)
 
 
 # What a running daemon takes over from a changed configuration; the rest needs a restart.
@@ -216,4 +223,9 @@ def _handler(name: str, values: Located, base: HandlerConfig | None, origin: str
     keys.update((key, values[key]) for key in _HANDLER_KEYS if key in values)
     checked = parse_options(HandlerConfig, Located(keys, values.origins), f"runtimes.{name}")
     options = {key: value for key, value in values.items() if key not in _HANDLER_KEYS}
+    for key in ("seccomp_profile", "cni_conf_dir"):
+        value = getattr(checked, key)
+        if value and not Path(value).is_absolute():
+            where = origin_of(values, key)
+            raise InvalidArgument(f"{where}runtimes.{name}.{key}: {value!r} is not an absolute path")
     return dataclasses.replace(checked, options=Located(options, values.origins))

@@ -64,7 +64,7 @@ def describe(arguments: argparse.Namespace) -> int:
 def look(config: Config, *, diagnose: bool = True) -> Node:
     """Load plugins, open handlers in a directory of their own, probe them and ask for findings."""
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PROGRAMS}"
-    plugins = discover(config.disabled_plugins)
+    plugins = discover(config.disabled_plugins, order=config.plugin_order)
     # Runtimes may write wrappers into the state directory: the daemon's own is not for a look.
     with tempfile.TemporaryDirectory(prefix="noded-plugins-") as state:
         host = RuntimeHost(

@@ -107,7 +107,7 @@ class BundleSpec:
         databases = await trio.to_thread.run_sync(_read_databases, rootfs)
         user = resolve_user(databases[0], databases[1], image.config.user, config.security)
         privileged = config.security.privileged
-        policy = self.policy(sandbox.record.handler)
+        policy = await self.policy(sandbox.record.handler)
         inputs = ContainerInputs(
             pod=sandbox.record.config,
             container=config,
@@ -149,13 +149,15 @@ class BundleSpec:
         )
         return await self._hooks.edit_spec(spec, container.sandbox.record.config, config, json.loads(blob))
 
-    def policy(self, handler: str) -> SpecPolicy:
-        """The administrator's decisions for containers of this handler."""
+    async def policy(self, handler: str) -> SpecPolicy:
+        """The administrator's decisions for containers of this handler. Raises FailedPrecondition."""
         settings = self._handlers.settings(handler)
+        seccomp = settings.seccomp_profile
         return SpecPolicy(
             default_capabilities=self._config.default_capabilities,
             annotations=settings.default_annotations,
             allowed_annotations=settings.allowed_annotations,
+            default_seccomp=await self._profiles.of_handler(handler, seccomp) if seccomp else None,
         )
 
     async def _namespaces(self, container: Container) -> NamespacePaths:

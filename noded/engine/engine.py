@@ -137,7 +137,9 @@ async def open_engine(
                 log_level=config.log_level,
                 stalled_seconds=config.stalled_seconds,
             )
-            plugins = await trio.to_thread.run_sync(discover, config.disabled_plugins)
+            plugins = await trio.to_thread.run_sync(
+                discover, config.disabled_plugins, None, config.plugin_order
+            )
             opened = await trio.to_thread.run_sync(open_handlers_of, plugins, config, host)
             handlers = Handlers(opened, config.default_runtime)
             hooks = Hooks(plugins)

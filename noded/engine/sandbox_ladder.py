@@ -168,7 +168,12 @@ class SandboxLadder:
         if not record.config.host_network:
             netns = self._layout.namespace_pin(sandbox.id, "net")
             parent = record.config.cgroup_parent
-            attachments = self._network.plan(sandbox.id, netns, record.config, parent)
+            conf_dir = self._handlers.settings(record.handler).cni_conf_dir
+            if conf_dir:
+                network = await self._network.look(Path(conf_dir))
+                attachments = self._network.plan(sandbox.id, netns, record.config, parent, network)
+            else:
+                attachments = self._network.plan(sandbox.id, netns, record.config, parent)
             await sandbox.commit(attachments=attachments)  # DEL is owed from here on
             results: list[AttachmentResult] = []
             for attachment in attachments:

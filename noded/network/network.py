@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +137,32 @@ class Network:
         await self._changed.wait()
         return _status(self._survey)
 
+    async def look(self, conf_dir: Path) -> Survey:
+        """Find out which network another configuration directory has, for `plan`. Cancellation: safe."""
+        config = replace(self._config, conf_dir=conf_dir, default_network="")
+        return await Readiness(config, self._plugins).look(Survey(problem=f"{conf_dir} has not been read"))
+
     def plan(
-        self, sandbox_id: str, netns_path: Path, pod: PodConfig, cgroup_path: str
+        self,
+        sandbox_id: str,
+        netns_path: Path,
+        pod: PodConfig,
+        cgroup_path: str,
+        network: Survey | None = None,
     ) -> tuple[Attachment, ...]:
         """Return the attachments that the pod needs now; store them before `add`. No side effects.
+
+        Args:
+            network: what `look` found, None = the node's network.
 
         Raises:
             Unavailable: no network is ready; says why.
             InvalidArgument: an annotation or field of the pod cannot be honoured.
         """
-        document = self._survey.document
-        if document is None or self._survey.problem:
-            raise Unavailable(f"pod network is not ready: {self._survey.problem}")
+        survey = network or self._survey
+        document = survey.document
+        if document is None or survey.problem:
+            raise Unavailable(f"pod network is not ready: {survey.problem}")
         declared = declared_capabilities(document["plugins"])
         facts = PodFacts(pod, cgroup_path, self._cidrs)
         attachment = Attachment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -65,19 +65,28 @@ class PluginSet:
         return "; ".join([text, *broken])
 
 
-def discover(disabled: Collection[str] = (), points: Iterable[EntryPoint] | None = None) -> PluginSet:
+def discover(
+    disabled: Collection[str] = (), points: Iterable[EntryPoint] | None = None, order: Sequence[str] = ()
+) -> PluginSet:
     """Import all plugins and ask them for their runtime types. Blocks.
 
     Args:
         disabled: names of plugins or distributions that are not even imported.
         points: entry points to use, None = those of the installed distributions.
+        order: names of plugins or distributions that come first; the others follow by distribution.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     found: list[Plugin] = []
     offers: dict[str, list[tuple[RuntimeType, Plugin]]] = {}
     chosen = entry_points(group=GROUP) if points is None else points
-    for point in sorted(chosen, key=lambda each: (_distribution(each)[0], each.name)):
+
+    def place(point: EntryPoint) -> tuple[int, str, str]:
+        distribution = _distribution(point)[0]
+        ranks = [order.index(name) for name in (point.name, distribution) if name in order]
+        return min(ranks, default=len(order)), distribution, point.name
+
+    for point in sorted(chosen, key=place):
         plugin, types = _load(manager, point, disabled, {each.name: each for each in found})
         if plugin.problem:
             _log.warning(

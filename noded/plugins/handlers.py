@@ -35,7 +35,7 @@ class Handler:
 
 def open_handlers(config: Config, host: RuntimeHost) -> dict[str, Handler]:
     """Discover plugins and open all configured handlers. Blocks; never raises for one of them."""
-    return open_handlers_of(discover(config.disabled_plugins), config, host)
+    return open_handlers_of(discover(config.disabled_plugins, order=config.plugin_order), config, host)
 
 
 def open_handlers_of(plugins: PluginSet, config: Config, host: RuntimeHost) -> dict[str, Handler]:

@@ -51,6 +51,7 @@ class TestPod:
         stdin: bool = False,
         stop_signal: cri.Signal = cri.Signal.SIGTERM,
         attempt: int = 0,
+        seccomp_default: bool = False,
     ) -> TestContainer:
         """Create a container; one word as the command is a script for the shell."""
         words = ["/bin/sh", "-c", command[0]] if len(command) == 1 else list(command)
@@ -66,7 +67,12 @@ class TestPod:
             linux=cri.LinuxContainerConfig(
                 resources=cri.LinuxContainerResources(memory_limit_in_bytes=memory_bytes),
                 security_context=cri.LinuxContainerSecurityContext(
-                    namespace_options=cri.NamespaceOption(pid=pids)
+                    namespace_options=cri.NamespaceOption(pid=pids),
+                    seccomp=cri.SecurityProfile(
+                        profile_type=cri.SecurityProfileProfileType.RuntimeDefault
+                        if seccomp_default
+                        else cri.SecurityProfileProfileType.Unconfined
+                    ),
                 ),
             ),
         )

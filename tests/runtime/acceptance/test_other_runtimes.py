@@ -17,18 +17,25 @@ pytestmark = pytest.mark.root
 WASM = "run.oci.handler"
 
 
+@pytest.fixture(params=["runc", "crun"])
+def program(request):
+    """A program that has a type of its own."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def wrapper(tmp_path):
-    """A runtime of another name: a script in front of runc that writes down its commands."""
+def wrapper(tmp_path, program):
+    """A runtime of another name: a script in front of one that there is, which writes down its commands."""
     script = tmp_path / "youki"
     log = tmp_path / "commands"
-    script.write_text(f'#!/bin/sh\necho "$@" >>{log}\nexec {shutil.which("runc")} "$@"\n')
+    script.write_text(f'#!/bin/sh\necho "$@" >>{log}\nexec {shutil.which(program)} "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script
 
 
-def test_a_runtime_of_another_name_is_a_path_in_the_configuration(wrapper):
-    with TestNode([HandlerCase("youki", f'type = "runc"\npath = "{wrapper}"')]) as node:
+def test_a_runtime_of_another_name_is_a_path_in_the_configuration(wrapper, program):
+    with TestNode([HandlerCase("youki", f'type = "{program}"\npath = "{wrapper}"')]) as node:
         pod = node.run_pod("youki")
         container = pod.run("exec busybox sleep 1000")
         assert container.exec("exit 3").exit_code == 3
@@ -89,3 +96,33 @@ def test_an_unknown_handler_is_refused_with_the_names_of_the_known_ones():
         pytest.raises(NodedError, match=r"'other' is not configured .*crun, mine, runc"),
     ):
         node.run_pod("other")
+
+
+def test_a_handler_has_its_own_seccomp_profile_and_pod_network(tmp_path):
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}
+    ]}))  # fmt: skip
+    networks = tmp_path / "net.d"
+    networks.mkdir()
+    case = HandlerCase("own", f'type = "runc"\nseccomp_profile = "{profile}"\ncni_conf_dir = "{networks}"\n')
+    with TestNode([HandlerCase("plain", 'type = "runc"'), case]) as node:
+        with pytest.raises(NodedError, match=str(networks)):
+            node.run_pod("own")
+        plain = node.run_pod("plain")
+        assert plain.run("mkdir /tmp/x", seccomp_default=True).wait().exit_code == 0
+        source = next((node.config.parent / "cni").glob("*.conflist"))
+        network = json.loads(source.read_text())
+        network["name"] = "own-network"
+        (networks / "10-own.conflist").write_text(json.dumps(network))
+        pod = node.run_pod("own")
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id, verbose=True)
+        assert pod.ip
+        assert node.runtime("PodSandboxStatus", request, cri.PodSandboxStatusResponse).status is not None
+        assert pod.run("mkdir /tmp/x", name="refused", seccomp_default=True).wait().exit_code != 0
+        assert pod.run("mkdir /tmp/x", name="unconfined").wait().exit_code == 0
+        profile.write_text("{")
+        with pytest.raises(NodedError, match=r"runtimes\.own\.seccomp_profile"):
+            pod.run("true", name="broken", seccomp_default=True)
+        pod.remove()
+        plain.remove()

@@ -82,14 +82,23 @@ def test_crictl_chooses_the_handler_by_its_name(node, tmp_path):
         "log_directory": str(tmp_path),
         "linux": {"cgroup_parent": f"/{node.state.name.removesuffix('-state')}"},
     }
-    (tmp_path / "pod.json").write_text(json.dumps(config))
     crictl = ["crictl", "--runtime-endpoint", node.address, "--timeout", "60s"]
-    done = subprocess.run(
-        [*crictl, "runp", "-r", "runsc", tmp_path / "pod.json"], capture_output=True, text=True, check=True
-    )
-    pod_id = done.stdout.strip()
-    assert Path(f"/proc/{sentry(node, pod_id)}/comm").read_text().strip() in ("exe", "runsc-sandbox")
-    subprocess.run([*crictl, "rmp", "-f", pod_id], capture_output=True, check=True)
+    pods = {}
+    for handler in ("runsc", "runc"):
+        config["metadata"]["name"] = config["metadata"]["uid"] = handler
+        (tmp_path / "pod.json").write_text(json.dumps(config))
+        done = subprocess.run(
+            [*crictl, "runp", "-r", handler, tmp_path / "pod.json"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        pods[handler] = done.stdout.strip()
+    listed = subprocess.run([*crictl, "pods", "-o", "json"], capture_output=True, text=True, check=True)
+    found = {item["id"]: item["runtimeHandler"] for item in json.loads(listed.stdout)["items"]}
+    assert found | {pods["runsc"]: "runsc", pods["runc"]: "runc"} == found
+    sandbox = sentry(node, pods["runsc"])
+    assert Path(f"/proc/{sandbox}/comm").read_text().strip() in ("exe", "runsc-sandbox")
+    for pod_id in pods.values():
+        subprocess.run([*crictl, "rmp", "-f", pod_id], capture_output=True, check=True)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])

@@ -19,7 +19,16 @@ from noded.api import Edit, Event, Finding, RuntimeType, hookimpl
 from noded.config import Config, HandlerConfig
 from noded.errors import FailedPrecondition, Unavailable
 from noded.model.runtime import RuntimeFeatures
-from noded.plugins import Hooks, apply_edits, describe_handlers, describe_plugins, discover, open_handlers_of
+from noded.plugins import (
+    Hooks,
+    apply_edits,
+    describe_handlers,
+    describe_plugins,
+    discover,
+    discovery,
+    open_handlers_of,
+)
+from noded.plugins import hooks as plugin_hooks
 from noded.plugins.deadline import call_within
 
 
@@ -214,6 +223,41 @@ def test_contradicting_plugins_are_both_named():
 def test_a_plugin_that_changes_the_spec_it_was_given_has_no_effect():
     hooks = hooks_of(a=plugin(noded_spec_edits=lambda spec: spec.clear()))
     assert edit_spec(hooks, {"a": {"b": 1}}) == {"a": {"b": 1}}
+
+
+def test_plugins_are_called_in_the_configured_order_then_by_distribution():
+    def seen(name):
+        return plugin(noded_spec_edits=lambda: [Edit(("order",), name, append=True)])
+
+    points = [point(f"dist-{name}", name, seen(name)) for name in "abcd"]
+    found = discover((), points, ("d", "dist-c", "nobody"))
+    spec = trio.run(Hooks(found).edit_spec, {}, None, None, {})
+    assert spec["order"] == ["d", "c", "a", "b"]
+
+
+def test_a_plugin_whose_every_hook_sleeps_for_ever_is_left_behind(monkeypatch):
+    for name in ("_EDITS_SECONDS", "_OBSERVE_SECONDS", "_DIAGNOSE_SECONDS"):
+        monkeypatch.setattr(plugin_hooks, name, 0.05)
+    monkeypatch.setattr(discovery, "_TYPES_SECONDS", 0.05)
+    release = threading.Event()
+    names = ("noded_runtime_types", "noded_spec_edits", "noded_observe", "noded_diagnose")
+    try:
+        types_sleep = plugin(**{name: lambda: release.wait() for name in names})
+        found = discover((), [point("dist-a", "a", types_sleep), point("dist-b", "b", offering("fine"))])
+        assert "noded_runtime_types did not return within 0.05 s" in found.plugins[0].problem
+        assert set(found.types) == {"fine"}
+        hooks = hooks_of(a=plugin(**{name: lambda: release.wait() for name in names[1:]}))
+
+        async def main():
+            with pytest.raises(FailedPrecondition, match=r"dist-a .*did not return"):
+                await hooks.edit_spec({}, None, None, {})
+            await hooks.observe(Event("k", 0, "s"))
+            ((who, finding),) = await hooks.diagnose(None)
+            assert (who, finding.ok) == ("dist-a", False)
+
+        trio.run(main)
+    finally:
+        release.set()
 
 
 def test_a_failing_edit_fails_the_creation_also_when_muted():

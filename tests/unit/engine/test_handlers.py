@@ -1,0 +1,98 @@
+"""Handlers whose runtimes fail, hang or raise anything leave the others, and the daemon, alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import trio
+import trio.testing
+
+from noded.config import HandlerConfig
+from noded.engine.handlers import Handlers
+from noded.errors import FailedPrecondition, InvalidArgument, Unavailable
+from noded.model.runtime import RuntimeFeatures
+from noded.plugins import Handler
+
+
+class Fake:
+    """A runtime whose probe returns or raises what it is told, or hangs."""
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+
+    async def features(self):
+        await trio.lowlevel.checkpoint()
+        if self.outcome == "hang":
+            await trio.sleep_forever()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def handler(name, outcome):
+    return Handler(name, "fake", Fake(outcome), HandlerConfig(name, "fake"))
+
+
+FINE = RuntimeFeatures(version="1")
+
+
+def test_a_probe_that_fails_in_any_way_is_a_problem_of_its_handler_only(autojump_clock):
+    broken = {
+        "kind": Unavailable("cannot find the program runx"),
+        "nonsense": ZeroDivisionError("by zero"),
+        "group": ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
+        "late": "hang",
+    }
+    handlers = Handlers(
+        {"fine": handler("fine", FINE)} | {name: handler(name, outcome) for name, outcome in broken.items()},
+        "fine",
+    )
+    trio.run(handlers.probe, clock=autojump_clock)
+    assert handlers.features() == [("fine", FINE)]
+    assert set(handlers.problems) == set(broken)
+    assert handlers.problems["kind"] == "cannot find the program runx"
+    assert "ZeroDivisionError: by zero" in handlers.problems["nonsense"]
+    assert "within 20 s" in handlers.problems["late"]
+
+
+def test_a_handler_that_gets_well_is_used_and_one_that_falls_ill_is_not():
+    runtime = Fake(Unavailable("gone"))
+    handlers = Handlers({"x": Handler("x", "fake", runtime, HandlerConfig("x", "fake"))}, "x")
+
+    async def main():
+        await handlers.probe()
+        with pytest.raises(FailedPrecondition, match="'x' is unavailable: gone"):
+            await handlers.open("x")
+        runtime.outcome = FINE
+        assert await handlers.open("") == (runtime, FINE)
+        assert handlers.problems == {}
+        runtime.outcome = RuntimeError("broken")
+        with pytest.raises(FailedPrecondition, match="RuntimeError: broken"):
+            await handlers.open("x")
+        assert handlers.features() == []
+
+    trio.run(main)
+
+
+def test_a_handler_that_is_taken_away_still_serves_the_pods_that_it_started():
+    old = handler("old", dataclasses.replace(FINE, usage_in_cgroup=False))
+    handlers = Handlers({"old": old, "new": handler("new", FINE)}, "old")
+
+    async def main():
+        await handlers.probe()
+        handlers.replace({"new": handlers.opened["new"]}, "new")
+        assert handlers.runtime("old") is old.runtime
+        assert handlers.settings("old") is old.config
+        assert not handlers.usage_in_cgroup("old")
+        assert (await handlers.features_of("old")).version == "1"
+        with pytest.raises(InvalidArgument, match="'old' is not configured"):
+            await handlers.open("old")
+        assert handlers.default == "new"
+
+    trio.run(main)
+
+
+@pytest.fixture
+def autojump_clock():
+    return trio.testing.MockClock(autojump_threshold=0)
