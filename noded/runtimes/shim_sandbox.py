@@ -121,6 +121,10 @@ class ShimSandbox:
         return pid
 
     async def start(self, ref: TaskRef) -> None:
+        record = read_record(ref.bundle)
+        if record is not None:
+            # After a restart nobody reads the fifos yet, and what a short process says would go with them.
+            await self._parts.pumps.log(ref.id, ref.bundle, record.log_path)
         await self._service().start(ref.id)
 
     async def kill(self, ref: TaskRef, signal: int, *, everything: bool = False) -> None:
