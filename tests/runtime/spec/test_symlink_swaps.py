@@ -1,0 +1,135 @@
+"""Someone swaps a link into a container's files while its mounts are made: no file of the host gets in.
+
+The swapper exchanges the two names atomically and all the time, as a process of another container that
+shares a volume could (CVE-2021-30465 and its like).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from noded.errors import FailedPrecondition, NotFound
+from noded.host.beneath import open_beneath, resolve_beneath, walk
+from noded.host.files import read_beneath
+from noded.model.container import ContainerConfig, Mount
+from noded.spec.container import container_spec
+from noded.spec.inputs import ResolvedMount
+
+pytestmark = pytest.mark.root
+
+SWAP = Path(__file__).with_name("swap.py")
+SECRET = "secret of the host"
+
+
+@contextmanager
+def swapping(entry: Path, target: Path) -> Iterator[list[int]]:
+    """Exchange `entry` with a link to `target` meanwhile; yields a list that gets the number of swaps."""
+    other = entry.with_name(f"{entry.name}-link")
+    other.symlink_to(target)
+    count: list[int] = []
+    process = subprocess.Popen(
+        [sys.executable, SWAP, entry, other], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield count
+    finally:
+        output, _ = process.communicate("\n", timeout=30)
+        assert process.returncode == 0
+        count.append(int(output))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A directory of the host with a secret in a file of the name that is looked for."""
+    directory = tmp_path / "host"
+    directory.mkdir()
+    (directory / "passwd").write_text(SECRET)
+    return directory
+
+
+def test_no_lookup_in_a_root_directory_ever_leaves_it(tmp_path, host, counts):
+    rootfs = tmp_path / "rootfs"
+    (rootfs / "etc").mkdir(parents=True)
+    (rootfs / "etc/passwd").write_text("inside")
+    found = set()
+    with swapping(rootfs / "etc", host) as swaps:
+        for _ in range(counts(1000, 10_000)):
+            data = read_beneath(rootfs, "/etc/passwd", 100)
+            assert data in (b"inside", None)
+            found.add(data)
+            for look in (_resolved, _walked):
+                path = look(rootfs)
+                assert path is None or path.is_relative_to(rootfs), path
+                found.add(path is None)
+    assert swaps[0] > 100
+    assert found == {b"inside", None, True, False}  # both sides of the race were met
+
+
+def _resolved(rootfs: Path) -> Path | None:
+    try:
+        return resolve_beneath(rootfs, "etc/passwd")
+    except (NotFound, FailedPrecondition):
+        return None
+
+
+def _walked(rootfs: Path) -> Path | None:
+    """The way without openat2."""
+    top = open_beneath(rootfs, "/")
+    try:
+        fd = walk(top, b"etc/passwd", os.O_PATH)
+    except OSError:
+        return None
+    finally:
+        os.close(top)
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{fd}"))
+    finally:
+        os.close(fd)
+
+
+def test_a_mount_below_a_shared_volume_never_lands_outside(node, tmp_path, host, counts):
+    volume, data = tmp_path / "volume", tmp_path / "data"
+    for directory in (volume / "sub", data):
+        directory.mkdir(parents=True)
+    (data / "passwd").write_text("data")
+    mounts = tuple(
+        ResolvedMount(Mount(path, str(source)), str(source))
+        for path, source in (("/mnt", volume), ("/mnt/sub", data))
+    )
+    _race(node, volume / "sub", host, mounts, "cat /mnt/sub/passwd /mnt/sub-link/passwd", counts)
+
+
+def test_a_mount_in_a_swapped_root_directory_never_lands_outside(node, tmp_path, host, counts):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "passwd").write_text("data")
+    (node.rootfs / "srv").mkdir()
+    mounts = (ResolvedMount(Mount("/srv/in", str(data)), str(data)),)
+    _race(node, node.rootfs / "srv", host, mounts, "cat /srv/passwd /srv/in/passwd /srv-link/passwd", counts)
+
+
+def _race(node, entry: Path, host: Path, mounts: tuple[ResolvedMount, ...], look: str, counts) -> None:
+    before = sorted(host.rglob("*"))
+    table = Path("/proc/self/mountinfo").read_text()
+    command = ("/bin/sh", "-c", f"({look}) 2>/dev/null; echo end")
+    ran = 0
+    # the link is absolute: inside the container it must mean the container's own tree
+    with swapping(entry, host) as swaps:
+        for _ in range(counts(15, 400)):
+            spec = container_spec(
+                node.inputs(ContainerConfig("main", 0, "image", command=command), mounts=mounts)
+            ).value
+            code, output = node.try_spec(spec)
+            ran += code == 0
+            assert SECRET not in output, output
+            assert sorted(host.rglob("*")) == before
+    assert swaps[0] > 100
+    assert ran, "every container failed: the race was never run"
+    assert Path("/proc/self/mountinfo").read_text() == table
