@@ -368,6 +368,7 @@ def _prepare(layout: Layout) -> None:
         (layout.state / "pods", 0o711),
         (layout.state / "containers", 0o711),
         (layout.exits, 0o700),
+        (layout.state / "runtimes", 0o700),
         (layout.netns_dir, 0o755),
     ):
         directory.mkdir(parents=True, exist_ok=True)

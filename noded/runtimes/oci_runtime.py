@@ -142,8 +142,9 @@ class OciRuntime:
         if quirks.refuses_hybrid_cgroups and self._host.facts.cgroup_mode is CgroupMode.HYBRID:
             ensure_wrapper(self._wrapper, program)
             monitored, wrapped = str(self._wrapper), _CGROUP_VERBS
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._host.layout.exits.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Parents one by one: those that mkdir makes on the way have the umask's mode.
+        for directory in (self._wrapper.parent, self._root, self._host.layout.exits):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = CommandLine(
             program=program,
             monitored=monitored,

@@ -51,6 +51,18 @@ def test_a_container_lives_and_leaves_nothing(node: TestNode, handler: HandlerCa
     assert _processes_of(pod.id) == _processes_of(container.id) == []
 
 
+def test_directories_of_pods_and_containers_are_root_s_alone(node: TestNode, pod: TestPod) -> None:
+    container = pod.run(_SLEEP)
+    for path in (
+        node.state / "pods" / pod.id,
+        node.state / "containers" / container.id,
+        node.state / "exits",
+    ):
+        assert path.stat().st_mode & 0o777 == 0o700, path
+    for path in (node.state / "runtimes").glob("*/"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
 def test_a_container_that_ends_well_is_completed(pod: TestPod) -> None:
     ended = pod.run("true").wait()
     assert (ended.exit_code, ended.reason) == (0, "Completed")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -193,3 +195,43 @@ def inside(driver, task, text):
     """Pids of the task's processes whose command line mentions `text`."""
     members = driver.cgroups.procs(task.ref.cgroup)
     return [pid for pid in driver.pids_mentioning(text) if pid in members and Path(f"/proc/{pid}").exists()]
+
+
+def test_the_process_of_a_command_and_the_runtime_s_state_are_root_s_alone(driver, tmp_path):
+    """It has the environment of the container in it, secrets too; whatever the daemon's umask is."""
+    script, seen = tmp_path / "runtime", tmp_path / "seen"
+    program = shutil.which(driver.quirks.program)
+    script.write_text(
+        "#!/bin/sh\n"
+        f'for word; do case $word in *exec-*.json) stat -c %a "$word" >>{seen};; esac; done\n'
+        f'exec {program} "$@"\n'
+    )
+    script.chmod(0o755)
+
+    async def main():
+        sandbox = await driver.sandbox(path=str(script))
+        task = driver.task("sleep", "1000")
+        await sandbox.create(task)
+        try:
+            await sandbox.start(task.ref)
+            process = driver.process("true")
+            done = await sandbox.exec_sync(task.ref, process, timeout_seconds=20.0, limit_bytes=LIMIT)
+            assert done.exit_code == 0
+            stream = await sandbox.exec_open(task.ref, process, terminal=False, stdin=False)
+            assert await stream.wait() == 0
+            stream.close()
+            assert set(seen.read_text().split()) == {"600"}
+            assert len(seen.read_text().split()) >= 2
+            state = driver.host.layout.state
+            for directory in (state / "runtimes", *(state / "runtimes").glob("*/"), driver.host.layout.exits):
+                assert stat.S_IMODE(directory.stat().st_mode) == 0o700, directory
+            assert stat.S_IMODE((task.ref.bundle / "task.json").stat().st_mode) == 0o600
+        finally:
+            with trio.CancelScope(shield=True):
+                await sandbox.delete(task.ref)
+
+    before = os.umask(0)
+    try:
+        trio.run(main)
+    finally:
+        os.umask(before)
