@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
-from noded.edge.cri.core import Bridge, Images, Node
+from noded.edge.cri.core import Bridge, Images, Node, SeccompRecordings
 from noded.edge.cri.fields import required
 from noded.edge.deadline import Deadline
 from noded.edge.image_admin import ImageAdmin
@@ -20,8 +21,9 @@ _FORMATS = {v1.ArchiveFormat.OCI: "oci", v1.ArchiveFormat.DOCKER: "docker", v1.A
 class AdminService:
     """Translates the administration RPCs."""
 
-    def __init__(self, images: Images, node: Node, bridge: Bridge) -> None:
+    def __init__(self, images: Images, node: Node, recordings: SeccompRecordings, bridge: Bridge) -> None:
         self._images = images
+        self._recordings = recordings
         self._image_admin = ImageAdmin(images, bridge)
         self._node = node
         self._bridge = bridge
@@ -33,6 +35,13 @@ class AdminService:
             *self._image_admin.methods(),
             unary(SERVICE, "ListDebts", v1.ListDebtsRequest, v1.ListDebtsResponse, self.list_debts),
             unary(SERVICE, "ForgiveDebt", v1.ForgiveDebtRequest, v1.ForgiveDebtResponse, self.forgive),
+            unary(
+                SERVICE,
+                "RecordSeccomp",
+                v1.RecordSeccompRequest,
+                v1.RecordSeccompResponse,
+                self.record_seccomp,
+            ),
             unary(SERVICE, "Info", v1.InfoRequest, v1.InfoResponse, self.info),
         ]
 
@@ -80,6 +89,29 @@ class AdminService:
             self._node.forgive, required(request.id, "id"), deadline_seconds=deadline.budget_seconds()
         )
         return v1.ForgiveDebtResponse()
+
+    async def record_seccomp(
+        self, request: v1.RecordSeccompRequest, deadline: Deadline
+    ) -> v1.RecordSeccompResponse:
+        recordings, waiting = await self._bridge.call(
+            partial(self._recordings.of, wish=request.wish),
+            required(request.pod, "pod"),
+            request.container,
+            deadline_seconds=deadline.budget_seconds(),
+        )
+        return v1.RecordSeccompResponse(
+            recordings=[
+                v1.SeccompRecording(
+                    container_id=one.container_id,
+                    container=one.name,
+                    attempt=one.attempt,
+                    calls=dict(one.calls),
+                    profile=json.dumps(one.profile),
+                )
+                for one in recordings
+            ],
+            waiting=list(waiting),
+        )
 
     async def info(self, request: v1.InfoRequest, deadline: Deadline) -> v1.InfoResponse:
         return v1.InfoResponse(json=json.dumps(self._node.info(), default=str))

@@ -43,6 +43,7 @@ from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
 from noded.spec.namespaces import pid_mode
+from noded.spec.seccomp.annotations import NotifyMode
 from noded.spec.user import resolve_user
 
 log = structlog.get_logger(__name__)
@@ -128,6 +129,8 @@ class BundleSpec:
             host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
             hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
             log_path=container.record.log_path,
+            seccomp_mode=NotifyMode(container.record.seccomp_mode) if container.record.seccomp_mode else None,
+            seccomp_listener=str(self._layout.seccomp_listener(container.id)),
             seccomp_profile=await self._profiles.of(container, image, policy.allowed_annotations),
         )
         spec, warnings = container_spec(inputs)

@@ -1,4 +1,4 @@
-"""The rungs of a container: record, bundle, rootfs, volumes, spec, runtime, ready."""
+"""The rungs of a container: record, bundle, rootfs, volumes, spec, seccomp, runtime, ready."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from noded.engine.nri import Nri
 from noded.engine.pod_files import make_private
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
+from noded.engine.seccomp_notifier import SeccompNotifier
 from noded.errors import FailedPrecondition, ImageVolumeMountFailed
 from noded.host import files
 from noded.images.library import Library
@@ -45,6 +46,7 @@ class ContainerLadder:
         handlers: Handlers,
         sandboxes: SandboxLadder,
         nri: Nri,
+        notifier: SeccompNotifier,
         watch: Callable[[Container], None],
     ) -> None:
         self._layout = layout
@@ -57,6 +59,7 @@ class ContainerLadder:
         self._handlers = handlers
         self._sandboxes = sandboxes
         self._nri = nri
+        self._notifier = notifier
         self._watch = watch
         self.rungs: tuple[Rung[Container], ...] = (
             Rung("record", self._record_up, self._record_down),
@@ -64,6 +67,7 @@ class ContainerLadder:
             Rung("rootfs", self._rootfs_up, self._rootfs_down),
             Rung("volumes", self._volumes_up, self._volumes_down),
             Rung("spec", self._spec_up, self._spec_down, 240.0, interruptible=True),
+            Rung("seccomp", self._seccomp_up, self._seccomp_down),
             Rung("runtime", self._runtime_up, self._runtime_down, 240.0, 60.0, interruptible=True),
             Rung("ready", self._ready_up, self._ready_down),
         )
@@ -140,6 +144,14 @@ class ContainerLadder:
 
     async def _spec_down(self, container: Container) -> None:
         """Nothing: the file goes with the bundle."""
+
+    # seccomp: who answers for its filter, if it is to tell of calls
+
+    async def _seccomp_up(self, container: Container) -> None:
+        await self._notifier.up(container)
+
+    async def _seccomp_down(self, container: Container) -> None:
+        await self._notifier.down(container)
 
     # runtime
 

@@ -23,6 +23,7 @@ from noded.engine.nri import Nri
 from noded.engine.operations import CALLER, Operation, Operations
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
+from noded.engine.seccomp_notifier import SeccompNotifier, check_mode
 from noded.engine.supervise import Supervisor
 from noded.errors import (
     AlreadyExists,
@@ -43,6 +44,7 @@ from noded.model.records import ContainerRecord
 from noded.model.runtime import Exit
 from noded.model.signals import signal_number
 from noded.model.views import ContainerState, ContainerView
+from noded.spec.seccomp.annotations import NotifyMode, notify_mode
 from noded.spec.validate import validate_container
 from noded.store.containers import ContainerRows
 
@@ -69,6 +71,7 @@ class Containers:
         ladder: ContainerLadder,
         supervisor: Supervisor,
         nri: Nri,
+        notifier: SeccompNotifier,
         nursery: trio.Nursery,
         events: Events,
     ) -> None:
@@ -84,6 +87,7 @@ class Containers:
         self._ladder = ladder
         self._supervisor = supervisor
         self._nri = nri
+        self._notifier = notifier
         self._nursery = nursery
         self._events = events
         self._claims: Claims[Container] = Claims(
@@ -122,6 +126,8 @@ class Containers:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} is not ready: run a new one")
         features = await self._handlers.features_of(sandbox.record.handler)
         validate_container(config, sandbox.record.config, features, self._facts)
+        mode = self._seccomp_mode(sandbox, config)
+        check_mode(mode, sandbox.record.handler, features.seccomp_notify)
         image = self._images.get(config.image)
         if image is None:
             raise NotFound(f"image {config.image!r} is not on this node: pull it first")
@@ -140,6 +146,15 @@ class Containers:
         )
         self._claims.answer(container)
         return container.id
+
+    def _seccomp_mode(self, sandbox: PodSandbox, config: ContainerConfig) -> NotifyMode | None:
+        """What is to be told of its system calls, by annotation or because the operator wishes so."""
+        if config.security.privileged:  # it has no filter
+            return None
+        allowed = self._handlers.settings(sandbox.record.handler).allowed_annotations
+        mode = notify_mode(sandbox.record.config.annotations, config.name, allowed)
+        wished = self._notifier.wished(sandbox.id, config.name)
+        return NotifyMode.RECORD if wished else mode
 
     def _volume_image(self, mount: Mount, field: str) -> Image | None:
         """The image of an image volume, None for other mounts."""
@@ -189,6 +204,8 @@ class Containers:
                 await self._show_half_made(container)
         if self._nri.enabled:
             await self._nri.created(container)
+        if container.record.seccomp_mode == NotifyMode.RECORD:
+            await self._notifier.fulfilled(sandbox.id, config.name)
         log.info("container created", id=container.id, name=config.name, pod=str(sandbox.record.key))
         return container
 
@@ -223,6 +240,7 @@ class Containers:
             volume_images=tuple(volume.id if volume else "" for volume in volumes),
             cgroup=self._cgroups.oci_path(sandbox.record.config.cgroup_parent, identity),
             log_path=log_path(sandbox.record.config, config),
+            seccomp_mode=self._seccomp_mode(sandbox, config) or "",
             stop_signal=config.stop_signal or image.config.stop_signal or "SIGTERM",
             resources=config.resources,
         )
@@ -318,6 +336,10 @@ class Containers:
         if self._nri.active:
             await self._nri.stopped(container)
         container.stage = ""
+
+    async def kill(self, container: Container) -> None:
+        """End a container at once, for a reason of noded's own."""
+        await self._stop(container, 0.0)
 
     async def stop_all(self, sandbox: PodSandbox) -> None:
         """Kill every container of a pod, and give up those still being created.

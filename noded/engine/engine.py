@@ -31,7 +31,9 @@ from noded.engine.reload import Reload
 from noded.engine.running import RunningContainers
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
+from noded.engine.seccomp_notifier import SeccompNotifier
 from noded.engine.seccomp_profiles import SeccompProfiles
+from noded.engine.seccomp_recordings import SeccompRecordings
 from noded.engine.stats import Stats
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.streams import Streams
@@ -84,6 +86,7 @@ class Engine:
     sandboxes: Sandboxes
     containers: Containers
     running: RunningContainers
+    recordings: SeccompRecordings
     images: Images
     node: Node
     stats: Stats
@@ -149,7 +152,6 @@ async def open_engine(
             events.observe(observers.tell)
             operations = Operations(services)
             nri = Nri(config.nri, facts, registry, library)
-            supervisor = Supervisor(services, nri)
             sandbox_rows = SandboxRows(database, decoders.pod)
             container_rows = ContainerRows(database, decoders.container)
             sandbox_ladder = SandboxLadder(
@@ -162,6 +164,8 @@ async def open_engine(
                 handlers=handlers,
                 nri=nri,
             )
+            notifier = SeccompNotifier(layout, cgroups, sandbox_ladder, services)
+            supervisor = Supervisor(services, nri, notifier)
             spec = BundleSpec(
                 config=config,
                 layout=layout,
@@ -185,6 +189,7 @@ async def open_engine(
                 handlers=handlers,
                 sandboxes=sandbox_ladder,
                 nri=nri,
+                notifier=notifier,
                 watch=supervisor.watch,
             )
             supervisor.use(container_ladder)
@@ -201,9 +206,11 @@ async def open_engine(
                 ladder=container_ladder,
                 supervisor=supervisor,
                 nri=nri,
+                notifier=notifier,
                 nursery=services,
                 events=events,
             )
+            notifier.kill = containers.kill
             running = RunningContainers(
                 facts=facts, registry=registry, handlers=handlers, ladder=container_ladder, nri=nri
             )
@@ -278,10 +285,12 @@ async def open_engine(
             )
             metrics = NodeMetrics(sandboxes, containers, events)
             network.observe, puller.observe = metrics.cni, metrics.pull
+            notifier.observe = metrics.blocked_call
             yield Engine(
                 sandboxes,
                 containers,
                 running,
+                SeccompRecordings(registry, handlers, notifier),
                 Images(library, puller, repairer, stores),
                 node,
                 stats,

@@ -83,6 +83,11 @@ class NodeMetrics:
         self._exits = metrics.counter(
             "noded_container_exits_total", "Containers that have ended, by their reason.", "reason"
         )
+        self._blocked_calls = metrics.counter(
+            "noded_seccomp_blocked_calls_total",
+            "System calls that profiles blocked in containers with a seccomp notifier.",
+            "syscall",
+        )
         self._oom_kills = metrics.counter(
             "noded_container_oom_kills_total", "Containers that ended because memory ran out."
         )
@@ -149,6 +154,10 @@ class NodeMetrics:
         """A CNI operation has ended."""
         self._cni.add(operation, result)
         self._cni_seconds.observe(seconds, operation)
+
+    def blocked_call(self, name: str, count: int) -> None:
+        """Containers were refused a system call that often."""
+        self._blocked_calls.add(name, amount=float(count))
 
     def lag(self, seconds: float) -> None:
         """The event loop was that late."""

@@ -12,6 +12,7 @@ import trio
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.nri import Nri
+from noded.engine.seccomp_notifier import SeccompNotifier
 from noded.model.runtime import Exit, Sandbox
 
 log = structlog.get_logger(__name__)
@@ -24,9 +25,10 @@ _LONGEST_DELAY_SECONDS = 15.0
 class Supervisor:
     """Watches containers in a long-lived nursery."""
 
-    def __init__(self, nursery: trio.Nursery, nri: Nri) -> None:
+    def __init__(self, nursery: trio.Nursery, nri: Nri, notifier: SeccompNotifier) -> None:
         self._nursery = nursery
         self._nri = nri
+        self._notifier = notifier
         self._ladder: ContainerLadder | None = None
 
     def use(self, ladder: ContainerLadder) -> None:
@@ -35,6 +37,7 @@ class Supervisor:
 
     def watch(self, container: Container) -> None:
         """Start watching; returns at once."""
+        self._notifier.watch(container)
         self._nursery.start_soon(self._watch, container)
 
     async def _watch(self, container: Container) -> None:
@@ -87,7 +90,7 @@ class Supervisor:
 
     async def record_exit(self, container: Container, ended: Exit) -> None:
         """Make an exit durable, once."""
-        if not await container.end(ended):
+        if not await container.end(await self._notifier.explain(container, ended)):
             return
         log.info(
             "container exited",

@@ -75,6 +75,8 @@ def exit_reason(exited: Exit, *, started: bool) -> str:
     """The `reason` of a finished container as kubelet knows it."""
     if exited.oom_killed:
         return "OOMKilled"
+    if exited.reason:
+        return exited.reason
     if not started:
         return "StartError" if exited.message else "Error"
     return "Completed" if exited.code == 0 else "Error"

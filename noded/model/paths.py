@@ -15,6 +15,7 @@ class Layout:
       content/blobs/sha256/HEX                   pods/ID/         resolv.conf, hostname, shm/, ns/, infra/
       layers/CHAIN_HEX/                          containers/ID/   OCI bundle: config.json, rootfs/
       containers/ID/  upper/ work/               exits/           conmon's exit files, one per id
+                                                 seccomp/         listeners and reports of their notifications
     """
 
     root: Path
@@ -59,6 +60,22 @@ class Layout:
 
     def rootfs(self, container_id: str) -> Path:
         return self.bundle(container_id) / "rootfs"
+
+    @property
+    def seccomp(self) -> Path:
+        """Sockets and reports of seccomp listeners."""
+        return self.state / "seccomp"
+
+    def seccomp_listener(self, container_id: str) -> Path:
+        # Half of the id: a socket's path has 107 bytes at most.
+        return self.seccomp / f"{container_id[:32]}.sock"
+
+    def seccomp_report(self, container_id: str) -> Path:
+        return self.seccomp / f"{container_id[:32]}.json"
+
+    def seccomp_wish(self, sandbox_id: str) -> Path:
+        """Names of the containers of a pod whose next start is to be recorded."""
+        return self.pod(sandbox_id) / "record-seccomp"
 
     @property
     def exits(self) -> Path:

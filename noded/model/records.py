@@ -76,7 +76,8 @@ class ContainerRecord:
 
     `volume_images` has an entry for each of the container's mounts: the ID of the image that is
     mounted there, "" for a host path. `seccomp_artifact` is `registry/repository@digest` of a seccomp
-    profile that was pulled for it, `seccomp_blob` the digest of the profile itself.
+    profile that was pulled for it, `seccomp_blob` the digest of the profile itself; `seccomp_mode` a
+    `noded.spec.seccomp.annotations.NotifyMode`, "" = nothing is told of its system calls.
     """
 
     id: str
@@ -99,6 +100,7 @@ class ContainerRecord:
     volume_images: tuple[str, ...] = ()
     seccomp_artifact: str = ""
     seccomp_blob: str = ""
+    seccomp_mode: str = ""
 
     def facts(self) -> str:
         return json.dumps(
@@ -116,6 +118,7 @@ class ContainerRecord:
                 "resources": _resources_to_json(self.resources),
                 "seccomp_artifact": self.seccomp_artifact,
                 "seccomp_blob": self.seccomp_blob,
+                "seccomp_mode": self.seccomp_mode,
             },
             separators=(",", ":"),
         )
@@ -155,6 +158,7 @@ def container_facts(text: str) -> dict[str, Any]:
         "resources": _resources_from_json(data.get("resources")),
         "seccomp_artifact": data.get("seccomp_artifact", ""),
         "seccomp_blob": data.get("seccomp_blob", ""),
+        "seccomp_mode": data.get("seccomp_mode", ""),
     }
 
 

@@ -31,6 +31,7 @@ class RuntimeFeatures:
     checkpoint: bool = False
     needs_infra: bool = False  # wants a sandbox container even when no namespace needs one
     highest_oci_version: str = "1.0.2"
+    seccomp_notify: bool = False  # hands the descriptor of a filter to `linux.seccomp.listenerPath`
     sockets_in_netns: bool = True  # False: a network stack of its own, which owns the pod's address
     usage_in_cgroup: bool = True  # False: a task's processes are not in its cgroup; `Sandbox.usage` tells
 
@@ -82,6 +83,7 @@ class Exit:
     finished_at_ns: int
     oom_killed: bool = False
     message: str = ""
+    reason: str = ""  # what clients are told instead of Completed or Error
 
 
 @dataclass(frozen=True, slots=True)

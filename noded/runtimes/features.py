@@ -13,6 +13,8 @@ from noded.runtimes.quirks import FeatureTable, OciQuirks
 
 # mount_setattr(2): recursive read-only and idmapped mounts.
 _MOUNT_SETATTR_KERNEL = (5, 12)
+# SECCOMP_USER_NOTIF_FLAG_CONTINUE: without it a call cannot be noted and go on.
+_NOTIFY_CONTINUE_KERNEL = (5, 5)
 # overlayfs on idmapped layers, which a pod with a user namespace has as its root file system.
 _IDMAPPED_OVERLAY_KERNEL = (5, 19)
 
@@ -45,6 +47,7 @@ def features_from_table(version: str, table: FeatureTable, quirks: OciQuirks) ->
         recursive_read_only_mounts=since(table.recursive_read_only_mounts),
         user_namespaces=since(table.user_namespaces),
         idmap_mounts=since(table.idmap_mounts),
+        seccomp_notify=since(table.seccomp_notify),
         update=quirks.update,
         needs_infra=quirks.needs_infra,
         highest_oci_version=table.highest_oci_version,
@@ -69,6 +72,7 @@ def features_from_json(version: str, output: bytes, quirks: OciQuirks) -> Runtim
         recursive_read_only_mounts="rro" in (document.get("mountOptions") or ()),
         user_namespaces="user" in (linux.get("namespaces") or ()) and idmap,
         idmap_mounts=idmap,
+        seccomp_notify="SCMP_ACT_NOTIFY" in (_mapping(linux, "seccomp").get("actions") or ()),
         update=quirks.update,
         checkpoint=annotations.get("org.opencontainers.runc.checkpoint.enabled") == "true",
         needs_infra=quirks.needs_infra,
@@ -88,6 +92,7 @@ def limited_by_kernel(
         recursive_read_only_mounts=features.recursive_read_only_mounts and setattr_works,
         user_namespaces=features.user_namespaces and user_namespaces and kernel >= _IDMAPPED_OVERLAY_KERNEL,
         idmap_mounts=features.idmap_mounts and setattr_works,
+        seccomp_notify=features.seccomp_notify and kernel >= _NOTIFY_CONTINUE_KERNEL,
     )
 
 

@@ -16,6 +16,7 @@ class FeatureTable:
     recursive_read_only_mounts: tuple[int, ...] | None = None
     user_namespaces: tuple[int, ...] | None = None
     idmap_mounts: tuple[int, ...] | None = None
+    seccomp_notify: tuple[int, ...] | None = None
     highest_oci_version: str = "1.0.2"
 
 

@@ -11,6 +11,7 @@ from noded.model.host import HostFacts
 from noded.model.image import ImageConfig
 from noded.model.pod import PodConfig
 from noded.model.runtime import RuntimeFeatures
+from noded.spec.seccomp.annotations import NotifyMode
 
 
 class Built(NamedTuple):
@@ -166,6 +167,8 @@ class ContainerInputs:
         seccomp_profile: a checked profile that replaces the one the client's choice names: the
             contents of a Localhost profile, or the one that an annotation names for a container
             without a choice; None for the others.
+        seccomp_mode, seccomp_listener: what is to be told of the container's system calls, and the
+            socket that gets the filter's descriptor; None = nothing.
         process_label, mount_label: SELinux contexts, "" = none.
     """
 
@@ -189,6 +192,8 @@ class ContainerInputs:
     hostname: str = ""
     log_path: str = ""
     seccomp_profile: Mapping[str, Any] | None = None
+    seccomp_mode: NotifyMode | None = None
+    seccomp_listener: str = ""
     process_label: str = ""
     mount_label: str = ""
 

@@ -12,7 +12,7 @@ import argparse
 import importlib
 
 # In the order of `noded --help`.
-FAMILIES = ("daemon", "node", "pods", "images", "demo")
+FAMILIES = ("daemon", "node", "pods", "images", "seccomp", "demo")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from noded.engine.events import LifeEvent
+from noded.engine.seccomp_notifier import Recording
 from noded.engine.stats import ContainerSample, Filesystem, PodDetail, PodSample
 from noded.images.disk_usage import ImageUsage
 from noded.images.progress import PullProgress
@@ -109,6 +110,14 @@ class RunningContainers(Protocol):
         command: tuple[str, ...],
         timeout_seconds: float | None,
     ) -> ExecResult: ...
+
+
+class SeccompRecordings(Protocol):
+    """What containers call."""
+
+    async def of(self, pod: str, name: str, *, wish: bool) -> tuple[Sequence[Recording], Sequence[str]]:
+        """Recordings of a pod's containers, and names of those that have none yet."""
+        ...
 
 
 class Streams(Protocol):
@@ -281,6 +290,9 @@ class Core(Protocol):
 
     @property
     def running(self) -> RunningContainers: ...
+
+    @property
+    def recordings(self) -> SeccompRecordings: ...
 
     @property
     def images(self) -> Images: ...

@@ -10,6 +10,7 @@ from noded.model.host import HostFacts
 from noded.model.pod import ProfileType
 from noded.spec.inputs import ContainerInputs, SpecPolicy
 from noded.spec.seccomp.default import default_profile
+from noded.spec.seccomp.notify import telling
 from noded.spec.seccomp.profile import check_profile, resolve_profile
 
 
@@ -19,8 +20,16 @@ def container_seccomp(inputs: ContainerInputs, capabilities: frozenset[str]) -> 
     No field means unconfined, as the CRI defines (the kubelet sends RuntimeDefault where its
     `seccompDefault` says so). Privileged containers have no filter, whatever the field says.
 
-    Raises: InvalidArgument for a Localhost profile that was not loaded.
+    Raises: InvalidArgument for a Localhost profile that was not loaded; FailedPrecondition for one whose
+    calls cannot be told.
     """
+    filter_ = _chosen(inputs, capabilities)
+    if inputs.seccomp_mode is None or inputs.privileged:
+        return filter_
+    return telling(filter_, inputs.seccomp_mode, inputs.seccomp_listener, inputs.host.architecture)
+
+
+def _chosen(inputs: ContainerInputs, capabilities: frozenset[str]) -> dict[str, Any] | None:
     if inputs.privileged:
         return None
     chosen = inputs.container.security.seccomp

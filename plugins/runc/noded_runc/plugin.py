@@ -32,6 +32,7 @@ CRUN = OciQuirks(
         recursive_read_only_mounts=(1, 8, 1),
         user_namespaces=(1, 8, 1),
         idmap_mounts=(1, 8, 1),
+        seccomp_notify=(0, 19),
         highest_oci_version="1.1.0",
     ),
 )

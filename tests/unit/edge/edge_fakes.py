@@ -280,6 +280,7 @@ class FakeCore:
         self.sandboxes = FakeSandboxes(self.sink, sandboxes)
         self.containers = FakeContainers(self.sink, containers)
         self.running = FakeRunning(self.sink)
+        self.recordings = None
         self.images = FakeImages(self.sink, images)
         self.node = FakeNode(self.sink)
         self.stats = FakeStats()

@@ -20,9 +20,12 @@ __all__ = (
     "LoadImageResponse",
     "LoadedImage",
     "PulledLayer",
+    "RecordSeccompRequest",
+    "RecordSeccompResponse",
     "RunningPull",
     "SaveImageRequest",
     "SaveImageResponse",
+    "SeccompRecording",
     "UsedByImage",
     "VerifiedImage",
     "VerifyImagesRequest",
@@ -268,6 +271,51 @@ default_message_pool.register_message("noded.admin.v1", "PulledLayer", PulledLay
 
 
 @dataclass(eq=False, repr=False)
+class RecordSeccompRequest(betterproto2.Message):
+    pod: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    sandbox id, or an unambiguous start of one
+    """
+
+    container: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    name of one container, "" = all of the pod
+    """
+
+    wish: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    record the next start of those that are not recorded
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "RecordSeccompRequest", RecordSeccompRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class RecordSeccompResponse(betterproto2.Message):
+    recordings: "list[SeccompRecording]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    the newest of each name
+    """
+
+    waiting: "list[str]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    names of containers that have none yet
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "RecordSeccompResponse", RecordSeccompResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class RunningPull(betterproto2.Message):
     reference: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -321,6 +369,39 @@ class SaveImageResponse(betterproto2.Message):
 
 default_message_pool.register_message(
     "noded.admin.v1", "SaveImageResponse", SaveImageResponse
+)
+
+
+@dataclass(eq=False, repr=False)
+class SeccompRecording(betterproto2.Message):
+    container_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    container: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    its name in the pod
+    """
+
+    attempt: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+
+    calls: "dict[str, int]" = betterproto2.field(
+        4,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_UINT64
+        ),
+    )
+    """
+    by name, how often
+    """
+
+    profile: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    JSON: an OCI profile that allows just these calls
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "SeccompRecording", SeccompRecording
 )
 
 

@@ -1,0 +1,285 @@
+"""What containers' seccomp filters tell: blocked calls are reported, or end the container; or all are noted.
+
+A holder per container (`noded.host.seccomp_notify`) answers the kernel and keeps a report file; this
+module starts and ends holders, and reads reports. Nothing runs while no container asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from noded.engine.container import Container
+from noded.engine.sandbox_ladder import SandboxLadder
+from noded.errors import FailedPrecondition, NodedError
+from noded.host import files, seccomp_holder, syscall_names
+from noded.host.cgroups import Cgroups
+from noded.host.inotify import IN_MOVED_TO, Inotify
+from noded.model.paths import Layout
+from noded.model.runtime import Exit
+from noded.spec.seccomp.annotations import NotifyMode
+from noded.spec.seccomp.notify import errnos_of, minimal
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 5.0  # from the first blocked call to the end of the container
+STOPPED_REASON = "seccomp killed"  # CRI-O's word
+_KILLED_CODE = 137
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a container called so far, and the profile that allows just that."""
+
+    container_id: str
+    name: str
+    attempt: int
+    calls: Mapping[str, int]
+    profile: Mapping[str, Any]
+
+
+class SeccompNotifier:
+    """Listeners of containers, by their records.
+
+    Args:
+        kill: ends a container at once.
+    """
+
+    def __init__(
+        self, layout: Layout, cgroups: Cgroups, sandboxes: SandboxLadder, nursery: trio.Nursery
+    ) -> None:
+        self._layout, self._cgroups, self._sandboxes, self._nursery = layout, cgroups, sandboxes, nursery
+        self._watched: dict[str, _Watched] = {}
+        self._watching = False
+        self.kill: Callable[[Container], Awaitable[None]] | None = None
+        # Told of each blocked call: name, how many more.
+        self.observe: Callable[[str, int], None] = lambda name, count: None
+
+    # the rung
+
+    async def up(self, container: Container) -> None:
+        """Start the holder that the container's spec names. Raises: Unavailable, FailedPrecondition."""
+        if not container.record.seccomp_mode:
+            return
+        spec = json.loads(await trio.Path(container.ref.bundle / "config.json").read_bytes())
+        seccomp = spec["linux"].get("seccomp") or {}
+        path = self._layout.seccomp_listener(container.id)
+        if seccomp.get("listenerPath") != str(path):
+            log.warning("no seccomp filter, so none of its calls is told", id=container.id)
+            return
+        place = self._sandboxes.monitor_cgroup(container.sandbox)
+
+        def start() -> None:
+            errnos = errnos_of(seccomp)
+            if errnos is not None:
+                errnos = _by_number(errnos, seccomp.get("architectures") or ())
+            syscall_names.number_of(0, "read")  # a missing library is said now, not at the first report
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            report = self._layout.seccomp_report(container.id)
+
+            def moved(pid: int) -> None:
+                if place:
+                    self._cgroups.create(place)
+                    self._cgroups.attach(place, pid)
+
+            seccomp_holder.start(path, report, errnos, moved)
+
+        await trio.to_thread.run_sync(start)
+
+    async def down(self, container: Container) -> None:
+        """End the holder and remove what it left. Idempotent; needs only the id."""
+        self._watched.pop(container.id, None)
+
+        def end() -> None:
+            if not self._layout.seccomp.is_dir():
+                return
+            seccomp_holder.end(self._layout.seccomp_listener(container.id))
+            report = self._layout.seccomp_report(container.id)
+            report.unlink(missing_ok=True)
+            report.with_name(f"{report.name}.new").unlink(missing_ok=True)
+
+        await trio.to_thread.run_sync(end)
+
+    # blocked calls
+
+    def watch(self, container: Container) -> None:
+        """Report what the container's profile blocks; returns at once."""
+        if container.record.seccomp_mode not in (NotifyMode.STOP, NotifyMode.LOG):
+            return
+        self._watched[container.id] = _Watched(container, {})
+        if self._watching:
+            self._nursery.start_soon(self._look, container.id)
+        else:
+            self._watching = True
+            self._nursery.start_soon(self._watch)
+
+    async def _watch(self) -> None:
+        """Follow the reports while there are containers to follow."""
+        inotify = Inotify()
+        try:
+            self._layout.seccomp.mkdir(mode=0o700, exist_ok=True)
+            inotify.watch(self._layout.seccomp, IN_MOVED_TO)
+            for identity in list(self._watched):
+                await self._look(identity)
+            while True:
+                names = {event.name for event in await inotify.read()}
+                for identity in list(self._watched):
+                    if "" in names or self._layout.seccomp_report(identity).name in names:
+                        await self._look(identity)
+        except NodedError as error:
+            log.warning("blocked system calls are not reported", error=str(error))
+        finally:
+            self._watching = False
+            inotify.close()
+
+    async def _look(self, identity: str) -> None:
+        watched = self._watched.get(identity)
+        if watched is None:
+            return
+        container = watched.container
+        calls = await trio.to_thread.run_sync(_read_report, self._layout.seccomp_report(identity))
+        fresh = [name for name in calls if name not in watched.seen]
+        for name, count in calls.items():
+            more = count - watched.seen.get(name, 0)
+            if more > 0:
+                self.observe(name, more)
+        watched.seen = calls
+        for name in fresh:
+            log.warning(
+                "seccomp blocked a system call",
+                syscall=name,
+                id=container.id,
+                container=container.record.key.name,
+                pod=str(container.sandbox.record.key),
+                mode=container.record.seccomp_mode,
+            )
+        if fresh and container.record.seccomp_mode == NotifyMode.STOP and not watched.stopping:
+            watched.stopping = True
+            self._nursery.start_soon(self._stop, container)
+
+    async def _stop(self, container: Container) -> None:
+        with trio.move_on_after(STOP_SECONDS):
+            await container.exited.wait()
+        if container.exited.is_set() or self.kill is None:
+            return
+        log.warning("stopping a container for the system calls it made", id=container.id)
+        try:
+            await self.kill(container)
+        except Exception as error:
+            log.warning("container not stopped", id=container.id, error=str(error))
+
+    async def explain(self, container: Container, ended: Exit) -> Exit:
+        """The exit, with its reason when the container was stopped for what it called."""
+        if container.record.seccomp_mode != NotifyMode.STOP or ended.code != _KILLED_CODE or ended.oom_killed:
+            return ended
+        report = self._layout.seccomp_report(container.id)
+        calls = await trio.to_thread.run_sync(_read_report, report)
+        if not calls:
+            return ended
+        names = ", ".join(sorted(calls))
+        return replace(ended, reason=STOPPED_REASON, message=f"used forbidden system calls: {names}")
+
+    # recordings
+
+    async def recording(self, container: Container) -> Recording | None:
+        """What a container that is, or was, recorded has called; None for others."""
+        if container.record.seccomp_mode != NotifyMode.RECORD:
+            return None
+
+        def read() -> tuple[dict[str, int], dict[str, Any]] | None:
+            report = self._layout.seccomp_report(container.id)
+            with suppress(OSError, ValueError, KeyError):
+                spec = json.loads((container.ref.bundle / "config.json").read_bytes())
+                return _read_report(report), spec["linux"]["seccomp"]
+            return None
+
+        found = await trio.to_thread.run_sync(read)
+        if found is None:
+            return None
+        calls, seccomp = found
+        key = container.record.key
+        return Recording(container.id, key.name, key.attempt, calls, minimal(seccomp, calls))
+
+    # wishes: recordings that begin with a container's next start
+
+    async def wish(self, sandbox_id: str, names: set[str]) -> None:
+        """Have the next start of these containers of a pod recorded. It goes with the pod."""
+
+        def write() -> None:
+            path = self._layout.seccomp_wish(sandbox_id)
+            wanted = sorted(names | _wishes(path))
+            files.publish(path, json.dumps(wanted).encode(), 0o600, durable=False)
+
+        await trio.to_thread.run_sync(write)
+
+    def wished(self, sandbox_id: str, name: str) -> bool:
+        """Whether a container's next start is to be recorded."""
+        return name in _wishes(self._layout.seccomp_wish(sandbox_id))
+
+    async def fulfilled(self, sandbox_id: str, name: str) -> None:
+        """A recorded container was created: the start after this one is an ordinary one."""
+
+        def write() -> None:
+            path = self._layout.seccomp_wish(sandbox_id)
+            left = _wishes(path) - {name}
+            if left:
+                files.publish(path, json.dumps(sorted(left)).encode(), 0o600, durable=False)
+            else:
+                path.unlink(missing_ok=True)
+
+        await trio.to_thread.run_sync(write)
+
+
+@dataclass(slots=True)
+class _Watched:
+    container: Container
+    seen: Mapping[str, int]
+    stopping: bool = False
+
+
+def check_mode(mode: NotifyMode | None, handler: str, able: bool) -> None:
+    """Refuse what a runtime cannot do. Raises: FailedPrecondition."""
+    if mode is not None and not able:
+        raise FailedPrecondition(
+            f"runtime handler {handler!r} cannot tell of system calls (OCI linux.seccomp.listenerPath): "
+            "remove the seccomp annotation or use runc 1.1, crun 0.19 or newer on Linux 5.5 or newer"
+        )
+
+
+def _wishes(path: Path) -> set[str]:
+    try:
+        return set(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return set()
+
+
+def _read_report(path: Path) -> dict[str, int]:
+    """Counts by name, summed over architectures."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    calls: dict[str, int] = {}
+    for key, count in data.items():
+        arch, _, number = key.partition(":")
+        name = syscall_names.name_of(int(arch), int(number))
+        calls[name] = calls.get(name, 0) + int(count)
+    return calls
+
+
+def _by_number(errnos: Mapping[str, int], architectures: tuple[str, ...] | list[str]) -> dict[str, int]:
+    numbers = {"": 1}  # EPERM
+    for architecture in architectures:
+        arch = syscall_names.arch_of(architecture)
+        for name, errno in errnos.items():
+            number = syscall_names.number_of(arch, name) if arch else None
+            if number is not None:
+                numbers[f"{arch}:{number}"] = errno
+    return numbers
