@@ -202,10 +202,11 @@ def _scheduler(process: dict[str, Any], wanted: api.LinuxScheduler) -> None:
 
 def _word(value: Any) -> str:
     """The name of an enumeration's value as the runtime specification writes it."""
-    name: str | None = getattr(value, "name", None)
-    if name is None:
-        raise FailedPrecondition(f"an NRI plugin wants {value!r}, which noded does not know")
-    return name
+    known = {int(one): str(one.name) for one in type(value)}
+    if int(value) not in known:
+        kind = type(value).__name__
+        raise FailedPrecondition(f"an NRI plugin wants {kind} {int(value)}, which does not exist")
+    return known[int(value)]
 
 
 def _seccomp(wanted: api.LinuxSeccomp) -> dict[str, Any]:

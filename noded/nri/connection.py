@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 _READ_BYTES: Final = 65536
 _QUEUED_FRAMES: Final = 16
 _CALLS_SERVED_AT_ONCE: Final = 16
+_FINISH_SECONDS: Final = 1.0
 _STREAM_IDS: Final = 1 << 31
 
 
@@ -53,6 +54,7 @@ class Connection:
         self._calls: dict[int, _Call] = {}
         self._next_stream = 1
         self._serving = 0
+        self._written = trio.Event()
         self._why = ""
 
     @property
@@ -80,6 +82,13 @@ class Connection:
             call.finish(outcome.Error(Lost(self._why)))
         self._calls.clear()
 
+    async def finish(self, why: str) -> None:
+        """As `close`, after what is queued has been sent, if the plugin takes it soon."""
+        self._out.close()
+        with trio.move_on_after(_FINISH_SECONDS):
+            await self._written.wait()
+        self.close(why)
+
     async def call(self, service: str, method: str, payload: bytes, timeout_seconds: float) -> bytes:
         """Call the plugin.
 
@@ -106,7 +115,7 @@ class Connection:
     async def _send(self, connection_id: int, frame: bytes) -> None:
         try:
             await self._out.send(encode(connection_id, frame))
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise Lost(self._why or "its connection is closed") from None
 
     async def _write(self) -> None:
@@ -117,6 +126,7 @@ class Connection:
                 except trio.BrokenResourceError:
                     self.close("it closed the connection")
                     return
+        self._written.set()
 
     async def _read(self, nursery: trio.Nursery) -> None:
         mux = MuxReader()

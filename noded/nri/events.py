@@ -44,18 +44,21 @@ UPDATED_POD = Kind(
     "PostUpdatePodSandbox",
     api.PostUpdatePodSandboxRequest,
     api.PostUpdatePodSandboxResponse,
+    old=True,
 )
 STOP_POD = Kind(
     api.Event.STOP_POD_SANDBOX,
     "StopPodSandbox",
     api.StopPodSandboxRequest,
     api.StopPodSandboxResponse,
+    old=True,
 )
 REMOVE_POD = Kind(
     api.Event.REMOVE_POD_SANDBOX,
     "RemovePodSandbox",
     api.RemovePodSandboxRequest,
     api.RemovePodSandboxResponse,
+    old=True,
 )
 CREATE = Kind(
     api.Event.CREATE_CONTAINER,
@@ -68,18 +71,21 @@ CREATED = Kind(
     "PostCreateContainer",
     api.PostCreateContainerRequest,
     api.PostCreateContainerResponse,
+    old=True,
 )
 START = Kind(
     api.Event.START_CONTAINER,
     "StartContainer",
     api.StartContainerRequest,
     api.StartContainerResponse,
+    old=True,
 )
 STARTED = Kind(
     api.Event.POST_START_CONTAINER,
     "PostStartContainer",
     api.PostStartContainerRequest,
     api.PostStartContainerResponse,
+    old=True,
 )
 UPDATE = Kind(
     api.Event.UPDATE_CONTAINER,
@@ -92,6 +98,7 @@ UPDATED = Kind(
     "PostUpdateContainer",
     api.PostUpdateContainerRequest,
     api.PostUpdateContainerResponse,
+    old=True,
 )
 STOP = Kind(api.Event.STOP_CONTAINER, "StopContainer", api.StopContainerRequest, api.StopContainerResponse)
 REMOVE = Kind(
@@ -99,6 +106,7 @@ REMOVE = Kind(
     "RemoveContainer",
     api.RemoveContainerRequest,
     api.RemoveContainerResponse,
+    old=True,
 )
 VALIDATE = Kind(
     api.Event.VALIDATE_CONTAINER_ADJUSTMENT,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
+import betterproto2
 import structlog
 import trio
 
@@ -15,11 +16,12 @@ from noded.nri.connection import Connection, Lost, Refused
 from noded.nri.events import ALL_EVENTS, Kind
 from noded.nri.names import check_index, check_name
 from noded.proto.nri.pkg.api import v1alpha1 as api
+from noded.wire.messages import decode, encode
 from noded.wire.ttrpc import Code
 
 log = structlog.get_logger(__name__)
 
-M = TypeVar("M")
+M = TypeVar("M", bound=betterproto2.Message)
 
 _PACKAGE: Final = "nri.pkg.api.v1alpha1"
 _NRI_VERSION: Final = "v0.13.0"  # of containerd/nri, whose messages these are
@@ -159,7 +161,7 @@ class Plugin:
         self, method: str, request: Any, reply: type[M], timeout_seconds: float | None = None
     ) -> M:
         timeout = timeout_seconds or self._timeouts.request
-        data = await self.connection.call(f"{_PACKAGE}.Plugin", method, bytes(request), timeout)
+        data = await self.connection.call(f"{_PACKAGE}.Plugin", method, encode(request), timeout)
         return _parse(reply, data, f"the answer to {method}")
 
     # what the plugin calls
@@ -170,7 +172,7 @@ class Plugin:
         if service == f"{_PACKAGE}.Runtime" and method == "UpdateContainers":
             if not self.events:
                 raise Refused(Code.FAILED_PRECONDITION, "register first")
-            return bytes(
+            return encode(
                 await self._update(self, self._request(api.UpdateContainersRequest, payload, method))
             )
         raise Refused(Code.UNIMPLEMENTED, f"noded has no {service}.{method}")
@@ -199,9 +201,8 @@ class Plugin:
 def _parse(kind: type[M], data: bytes, what: str) -> M:
     """Raises: ValueError."""
     try:
-        message: M = kind.parse(data)  # type: ignore[attr-defined]
-        return message
-    except Exception as error:  # the parser raises what it happens to stumble over
+        return decode(data, kind)
+    except ValueError as error:
         raise ValueError(f"{what} cannot be read: {error}") from None
 
 
@@ -212,7 +213,7 @@ def _parts(
     part, size = api.SynchronizeRequest(), 0
     both: list[api.PodSandbox | api.Container] = [*pods, *containers]
     for one in both:
-        length = len(bytes(one)) + 8
+        length = len(encode(one)) + 8
         if size and size + length > _PART_BYTES:
             part.more = True
             yield part

@@ -25,6 +25,7 @@ from noded.nri.owners import Owners
 from noded.nri.plugin import Plugin, Timeouts
 from noded.nri.rules import check_rules
 from noded.proto.nri.pkg.api import v1alpha1 as api
+from noded.wire.messages import encode
 from noded.wire.ttrpc import Code
 
 log = structlog.get_logger(__name__)
@@ -141,7 +142,7 @@ class Service:
                 log.warning("an update of an NRI plugin failed", plugin=plugin.label, id=failed.container_id)
         except (Lost, Refused, ValueError) as error:
             log.error("NRI plugin not taken", plugin=plugin.label, pid=plugin.pid, error=str(error))
-            plugin.connection.close(str(error))
+            await plugin.connection.finish(str(error))
         except Exception as error:  # a defect of noded: the plugin goes, the node works on
             log.exception("NRI plugin not taken", plugin=plugin.label, pid=plugin.pid)
             plugin.connection.close(str(error))
@@ -176,7 +177,7 @@ class Service:
             or the configuration forbids the result.
         """
         request = api.CreateContainerRequest(pod=pod, container=container)
-        original = api.Container.parse(bytes(container))
+        original = api.Container.parse(encode(container))
         creation = Creation(container)
         async with self._turn:
             asked = list(self._plugins)

@@ -163,7 +163,7 @@ class Cri:
             command=list(command),
             args=list(args),
             working_dir=working_dir,
-            envs=[pb.KeyValue(key=key, value=value) for key, value in (env or {}).items()],
+            envs=[pb.KeyValue(key=key, value=value.encode()) for key, value in (env or {}).items()],
             mounts=[pb.Mount(host_path=str(host), container_path=inside) for host, inside in mounts],
             labels=dict(labels or {}),
             annotations=dict(annotations or {}),

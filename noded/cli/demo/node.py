@@ -84,6 +84,7 @@ class Node:
         }
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         lines += ["[network]", f"conf_dir = {json.dumps(str(self.directory / 'cni'))}"]
+        lines += ["[nri]", "enable = false"]
         lines += ["[images]", f"registries_conf = {json.dumps(str(self.directory / 'registries.conf'))}"]
         self._config.write_text("\n".join(lines) + "\n")
         (self.directory / "registries.conf").write_text("")

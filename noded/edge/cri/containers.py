@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from noded.edge.codec import encode
 from noded.edge.cri import decode_linux, filters, verbose
 from noded.edge.cri.core import Bridge, Containers, RunningContainers, Sandboxes
 from noded.edge.cri.decode_container import container_config
@@ -17,6 +16,7 @@ from noded.edge.method import Method, unary
 from noded.model.pod import Resources
 from noded.model.views import ContainerView
 from noded.proto.runtime import v1
+from noded.wire.messages import encode
 
 
 class ContainerService:

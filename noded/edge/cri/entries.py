@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 
 import betterproto2
 
-from noded.edge.codec import encode
 from noded.edge.cri.core import Identified
+from noded.wire.messages import encode
 
 # One message of a streamed list: far below the limit of clients, few enough round trips.
 _CHUNK_BYTES = 2**20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from noded.edge.codec import encode
 from noded.edge.cri import decode_linux, filters, verbose
 from noded.edge.cri.core import Bridge, Containers, Sandboxes
 from noded.edge.cri.decode_pod import pod_config
@@ -18,6 +17,7 @@ from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
 from noded.model.views import SandboxView
 from noded.proto.runtime import v1
+from noded.wire.messages import encode
 
 
 class SandboxService:

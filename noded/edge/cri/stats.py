@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 
-from noded.edge.codec import encode
 from noded.edge.cri import encode_image, encode_pod, metric_families, metric_wire, stats_wire
 from noded.edge.cri.core import Bridge, Containers, Images, Sandboxes, Stats
 from noded.edge.cri.encode_container import metadata
@@ -19,6 +18,7 @@ from noded.engine.stats import ContainerSample, PodSample
 from noded.errors import NotFound
 from noded.model.views import ContainerView, SandboxState, SandboxView
 from noded.proto.runtime import v1
+from noded.wire.messages import encode
 
 _PODS_PER_TURN = 8  # metrics of a pod take about 0.3 ms to encode; others get their turn in between
 _CHUNK_BYTES = 2**20  # of one message of a stream

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from noded.edge.codec import encode
 from noded.edge.cri import encode_container, encode_pod
 from noded.edge.cri.core import Containers, Identified, Images, Sandboxes
 from noded.edge.cri.stats_wire import record
 from noded.model.views import ContainerView, SandboxView
+from noded.wire.messages import encode
 
 V = TypeVar("V", bound=Identified)
 
