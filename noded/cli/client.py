@@ -70,11 +70,16 @@ class Daemon:
         """Call a method of noded's Admin service."""
         return await self._call(f"/noded.admin.v1.Admin/{method}", request, reply, timeout)
 
-    async def admin_stream(self, method: str, request: Message, reply: type[Reply]) -> AsyncGenerator[Reply]:
+    def admin_stream(self, method: str, request: Message, reply: type[Reply]) -> AsyncGenerator[Reply]:
         """Call a streaming method of noded's Admin service; closing the generator ends the call."""
-        call: UnaryStreamMethod[Any, Reply] = UnaryStreamMethod(
-            self._channel, f"/noded.admin.v1.Admin/{method}", type(request), reply
-        )
+        return self._stream(f"/noded.admin.v1.Admin/{method}", request, reply)
+
+    def runtime_stream(self, method: str, request: Message, reply: type[Reply]) -> AsyncGenerator[Reply]:
+        """Call a streaming method of the CRI RuntimeService; closing the generator ends the call."""
+        return self._stream(f"/runtime.v1.RuntimeService/{method}", request, reply)
+
+    async def _stream(self, path: str, request: Message, reply: type[Reply]) -> AsyncGenerator[Reply]:
+        call: UnaryStreamMethod[Any, Reply] = UnaryStreamMethod(self._channel, path, type(request), reply)
         with failures(self.address):
             async with call.open() as stream:
                 await stream.send_message(request, end=True)

@@ -37,15 +37,16 @@ def logs(arguments: argparse.Namespace) -> int:
             if exited is not None:
                 cleanup.callback(os.close, exited)
 
-            def finished() -> bool:
-                return _finished(arguments.address, status.id)
+            def over() -> bool:
+                return finished(arguments.address, status.id)
 
-            lines = follow.follow(path, offset, exited, finished)
-        _print(lines, Renderer(timestamps=arguments.timestamps))
+            lines = follow.follow(path, offset, exited, over)
+        print_lines(lines, Renderer(timestamps=arguments.timestamps))
     return 0
 
 
-def _print(lines: Iterable[bytes], renderer: Renderer) -> None:
+def print_lines(lines: Iterable[bytes], renderer: Renderer) -> None:
+    """Write each line of a log to the output that it came from."""
     outputs = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
     for line in lines:
         entry = parse(line)
@@ -84,7 +85,8 @@ def _pidfd(reply: cri.ContainerStatusResponse) -> int | None:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # dead already: always readable
 
 
-def _finished(address: str, container: str) -> bool:
+def finished(address: str, container: str) -> bool:
+    """Whether the daemon has a container's exit on record, or no container of this id any more."""
     try:
         status = wait_for(_status(address, None, container)).status
     except NotFound:

@@ -26,7 +26,7 @@ from betterproto2 import Message
 from noded.cli.client import Daemon
 from noded.cli.demo import image, network, traces
 from noded.cli.demo.node import Node
-from noded.cli.demo.pod import cgroup_parent
+from noded.cli.run import cgroup_parent
 from noded.errors import Internal
 from noded.proto.noded.admin import v1 as admin
 from noded.proto.runtime import v1 as cri

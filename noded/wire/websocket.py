@@ -1,4 +1,4 @@
-"""WebSocket for the server's side of a connection, without I/O (RFC 6455).
+"""WebSocket for either side of a connection, without I/O (RFC 6455).
 
 Messages are handed on in the pieces in which they arrive, so neither a message's nor a frame's
 length costs memory. No extensions are negotiated.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import codecs
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -96,9 +97,14 @@ def mask(data: bytes, key: bytes, offset: int = 0) -> bytes:
 
 
 class WebSocket:
-    """The server's side of one connection, after the handshake."""
+    """One side of a connection, after the handshake.
 
-    def __init__(self) -> None:
+    Args:
+        masking_key: for a client: gives 4 fresh random bytes for each frame (section 5.3); None = a server.
+    """
+
+    def __init__(self, masking_key: Callable[[], bytes] | None = None) -> None:
+        self._masking_key = masking_key
         self._buffer = bytearray()
         self._out: list[bytes] = []
         self._left = -1  # bytes of the current frame that are to come, -1 = between frames
@@ -145,7 +151,7 @@ class WebSocket:
         if self._opcode >= Opcode.CLOSE:
             if len(self._buffer) < self._left:
                 return False
-            payload = mask(bytes(self._buffer[: self._left]), self._key)
+            payload = self._unmasked(bytes(self._buffer[: self._left]), 0)
             del self._buffer[: self._left]
             self._left = -1
             self._control(payload, events)
@@ -159,7 +165,8 @@ class WebSocket:
             return False
         short = buffer[1] & 0x7F
         extra = {126: 2, 127: 8}.get(short, 0)
-        if len(buffer) < 2 + extra + 4:
+        key = 4 if self._masking_key is None else 0
+        if len(buffer) < 2 + extra + key:
             self._check_head(buffer[0], buffer[1])
             return False
         opcode = self._check_head(buffer[0], buffer[1])
@@ -167,9 +174,9 @@ class WebSocket:
         if length >= _LENGTH_LIMIT_BYTES or (extra and length < (126 if extra == 2 else 65536)):
             raise WebSocketError(f"a frame length of {length} bytes is not written as it must be")
         self._final = bool(buffer[0] & 0x80)
-        self._key = bytes(buffer[2 + extra : 6 + extra])
+        self._key = bytes(buffer[2 + extra : 2 + extra + key])
         self._left, self._offset, self._opcode = length, 0, opcode
-        del buffer[: 6 + extra]
+        del buffer[: 2 + extra + key]
         if opcode in (Opcode.TEXT, Opcode.BINARY):
             self._in_message, self._first, self._text = True, True, opcode is Opcode.TEXT
             self._utf8.reset()
@@ -178,8 +185,8 @@ class WebSocket:
     def _check_head(self, first: int, second: int) -> Opcode:
         if first & 0x70:
             raise WebSocketError("reserved bits are set, but no extension was agreed on")
-        if not second & 0x80:
-            raise WebSocketError("a client's frame is not masked")
+        if bool(second & 0x80) != (self._masking_key is None):
+            raise WebSocketError("a client's frame is not masked, or a server's is")
         try:
             opcode = Opcode(first & 0x0F)
         except ValueError:
@@ -191,12 +198,15 @@ class WebSocket:
             raise WebSocketError("a message begins inside another, or goes on without a beginning")
         return opcode
 
+    def _unmasked(self, data: bytes, offset: int) -> bytes:
+        return mask(data, self._key, offset) if self._key else data
+
     def _data(self, events: list[Event]) -> bool:
         part = bytes(self._buffer[: self._left])
         if not part and self._left:
             return False
         del self._buffer[: len(part)]
-        part = mask(part, self._key, self._offset)
+        part = self._unmasked(part, self._offset)
         self._offset += len(part)
         self._left -= len(part)
         last = self._final and not self._left
@@ -251,13 +261,18 @@ class WebSocket:
 
     def _frame(self, opcode: Opcode, *parts: bytes) -> None:
         length = sum(map(len, parts))
+        masked = 0 if self._masking_key is None else 0x80
         head = bytearray([0x80 | opcode])
         if length < 126:
-            head.append(length)
+            head.append(masked | length)
         elif length < 65536:
-            head += bytes([126]) + length.to_bytes(2, "big")
+            head += bytes([masked | 126]) + length.to_bytes(2, "big")
         else:
-            head += bytes([127]) + length.to_bytes(8, "big")
+            head += bytes([masked | 127]) + length.to_bytes(8, "big")
+        if self._masking_key is not None:
+            key = self._masking_key()
+            head += key
+            parts = (mask(b"".join(parts), key),)
         self._out.append(bytes(head))
         self._out.extend(part for part in parts if part)
 

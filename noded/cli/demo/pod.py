@@ -8,6 +8,7 @@ from pathlib import Path
 
 from noded.cli.client import Daemon
 from noded.cli.log_lines import Renderer, parse
+from noded.cli.run import cgroup_parent
 from noded.errors import Internal, Unavailable
 from noded.proto.noded.admin import v1 as admin
 from noded.proto.runtime import v1 as cri
@@ -127,11 +128,6 @@ class Pod:
                 cri.RemovePodSandboxResponse,
                 _SETUP_SECONDS,
             )
-
-
-def cgroup_parent(name: str, *, systemd: bool) -> str:
-    """The cgroup under which the pod lives; a dash in a slice's name would nest it (systemd.slice(5))."""
-    return f"{name.replace('-', '')}.slice" if systemd else f"/{name}"
 
 
 async def http_get(host: str, path: str = "/") -> tuple[str, str]:

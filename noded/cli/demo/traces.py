@@ -13,7 +13,7 @@ from pathlib import Path
 
 from noded.cli.demo import network
 from noded.cli.demo.node import Node, base_directory
-from noded.cli.demo.pod import cgroup_parent
+from noded.cli.run import cgroup_parent
 from noded.errors import FailedPrecondition, NodedError
 from noded.host import cgroup_hierarchies, mountinfo, mounts, namespaces
 from noded.host.cgroup_names import expand_slice

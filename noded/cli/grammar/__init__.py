@@ -12,7 +12,15 @@ import argparse
 import importlib
 
 # In the order of `noded --help`.
-FAMILIES = ("daemon", "node", "pods", "images", "seccomp", "demo")
+FAMILIES = (
+    "daemon",
+    "node",
+    "pods",
+    "trying",
+    "images",
+    "seccomp",
+    "demo",
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noded.cli.demo import image, network
-from noded.cli.demo.pod import cgroup_parent
+from noded.cli.run import cgroup_parent
 from noded.errors import ResourceExhausted
 from noded.host.cgroup_names import parent_path, parent_slice
 

@@ -1,0 +1,143 @@
+"""Looking into pods and trying one: exec, run, stats, events, inspect against a real daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_command_line import REPOSITORY, command, container, image, loaded, noded
+from tests.support.processes import end, read_until
+
+__all__ = ["container", "image", "loaded"]  # fixtures
+pytestmark = pytest.mark.root
+
+
+def run(daemon, *words: str, input_: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command_with_address(daemon, *words),
+        cwd=REPOSITORY, input=input_, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def command_with_address(daemon, name: str, *words: str) -> list[str]:
+    """Options stand before operands, because what follows those is the command's."""
+    made = command(daemon)
+    return [*made[:3], name, *made[3:], *words]
+
+
+def test_exec_carries_output_input_and_the_exit_code(daemon, container):
+    done = run(daemon, "exec", container, "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", b"err\n")
+    data = os.urandom(300_000)
+    done = run(daemon, "exec", "-i", "app", "cat", input_=data)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == data
+    done = run(daemon, "exec", container[:10], "no-such-program")
+    assert done.returncode != 0
+    assert b"no-such-program" in done.stderr
+    assert run(daemon, "exec", "nobody", "true").stderr == b"noded: no container nobody\n"
+
+
+READ = "read x; echo got $x"
+SCRIPT = "read x; tty; echo got $x"
+
+
+def test_exec_has_a_terminal_and_keeps_what_was_typed_ahead(daemon, container):
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, True)
+    process = subprocess.Popen(
+        command_with_address(daemon, "exec", "-it", container, "sh", "-c", SCRIPT),
+        cwd=REPOSITORY, stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        os.write(ours, b"word\r")  # typed ahead, perhaps before the terminal is the container's
+        said = b""
+        while b"got word" not in said:
+            said += os.read(ours, 4096)
+        assert b"/dev/pts/" in said
+        assert process.wait(30) == 0
+    finally:
+        end(process)
+        os.close(ours)
+
+
+def test_run_shows_the_output_passes_the_exit_code_and_leaves_nothing(daemon, loaded):
+    done = run(daemon, "run", "--env", "A=b c", loaded, "sh", "-c", "echo $A; hostname; echo err >&2; exit 5")
+    assert done.returncode == 5, done.stderr
+    assert re.fullmatch(rb"b c\nrun-[0-9a-f]{6}\n", done.stdout)
+    assert done.stderr == b"err\n"
+    done = run(daemon, "run", "-i", "--runtime", "crun", loaded, "sh", "-c", READ, input_=b"word\n")
+    assert (done.returncode, done.stdout) == (0, b"got word\n"), done.stderr
+    assert json.loads(noded(daemon, "pods", "--json")) == []
+    assert not list(Path("/var/log/pods").glob("default_run-*"))
+
+
+def test_run_keeps_the_pod_when_asked_to_and_refuses_nonsense(daemon, loaded):
+    done = run(daemon, "run", "--no-rm", "--name", "kept", loaded, "true")
+    assert done.returncode == 0, done.stderr
+    (pod,) = json.loads(noded(daemon, "pods", "--json"))
+    assert pod["name"] == "kept"
+    assert done.stderr.decode() == f"pod {pod['id']}\n"
+    done = run(daemon, "run", "--env", "A", loaded)
+    assert done.stderr == b"noded: --env A: expected NAME=VALUE\n"
+
+
+def test_an_interrupted_run_removes_its_pod(daemon, loaded):
+    process = subprocess.Popen(
+        command_with_address(daemon, "run", loaded, "sh", "-c", "echo up; exec sleep 1000"),
+        cwd=REPOSITORY, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        read_until(process.stdout, process, lambda line: line == "up", 60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        end(process)
+    assert json.loads(noded(daemon, "pods", "--json")) == []
+
+
+def test_stats_inspect_and_events_tell_of_a_container(daemon, container, loaded):
+    (usage,) = json.loads(noded(daemon, "stats", "--json"))
+    assert usage["id"] == container
+    assert usage["pod"] == "default/shown"
+    assert usage["memory_working_set_bytes"] > 0
+    assert "default/shown" in noded(daemon, "stats")
+    told = json.loads(noded(daemon, "inspect", "app"))
+    assert told["type"] == "container"
+    assert told["status"]["id"] == container
+    assert told["info"]["info"]["pid"] > 0
+    pod = json.loads(noded(daemon, "inspect", "default/shown"))
+    assert pod["type"] == "pod"
+    assert [each["id"] for each in pod["containers"]] == [container]
+    found = json.loads(noded(daemon, "inspect", loaded))
+    assert (found["type"], found["used_by_containers"]) == ("image", [container])
+    assert "no container or pod or image nothing" in noded(daemon, "inspect", "nothing", status=1)
+
+
+def test_events_are_lines_of_json_in_a_pipe(daemon, loaded):
+    following = subprocess.Popen(command(daemon, "events"), cwd=REPOSITORY, stdout=subprocess.PIPE)
+    try:
+        assert following.stdout is not None
+        lines: list[dict] = []
+        assert run(daemon, "run", "--name", "told", loaded, "sh", "-c", "exit 4").returncode == 4
+
+        def stopped(line: str) -> bool:
+            lines.append(json.loads(line))
+            return lines[-1]["event"] == "deleted" and lines[-1]["kind"] == "pod"
+
+        read_until(following.stdout, following, stopped, 30)
+    finally:
+        end(following)
+    of_container = {each["event"]: each for each in lines if each["kind"] == "container"}
+    assert set(of_container) >= {"created", "started", "stopped"}
+    assert of_container["stopped"]["exit_code"] == 4
+    assert {each["pod"] for each in lines} == {"default/told"}
