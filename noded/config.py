@@ -112,6 +112,8 @@ class HandlerConfig:
     default_annotations: Mapping[str, str] = field(default_factory=dict)  # added to every OCI spec
     allowed_annotations: tuple[str, ...] = ()  # globs of pod annotations for the runtime
     create_timeout_seconds: Seconds = 240.0  # budget of one sandbox or container creation
+    privileged_without_host_devices: bool = False  # privileged containers get only devices they name
+    cgroup_writable: bool = False  # /sys/fs/cgroup is writable in containers (cgroup v2 only)
     # seccomp profile of containers that want the runtime's default, an absolute path; "" = the built-in one
     seccomp_profile: str = ""
     # CNI configuration directory of this handler's pods, an absolute path; "" = that of [network]
@@ -146,6 +148,16 @@ class Config:
     )  # fmt: skip
     default_sysctls: Mapping[str, str] = field(default_factory=dict)  # for pods with own namespaces
     timezone: str = ""  # TZ file name for containers, "" = image's own
+    default_env: Mapping[str, str] = field(default_factory=dict)  # variables below those of image and pod
+    # limits of every container's processes, as NAME = "SOFT:HARD" (nofile = "1024:4096"); none = the daemon's
+    default_ulimits: Mapping[str, str] = field(default_factory=dict)
+    pids_limit: Annotated[int, AtLeast(0)] = 0  # tasks in one container, 0 = no limit of its own
+    minimum_memory_bytes: Annotated[int, AtLeast(0)] = 0  # a smaller memory limit is refused, 0 = none is
+    device_ownership_from_security_context: bool = False  # device nodes belong to runAsUser and runAsGroup
+    # host paths that are refused as mount sources when they do not exist; others are made
+    absent_mount_sources_to_reject: tuple[str, ...] = ()
+    # devices that a pod may name in the annotation devices.noded.io, where its handler allows that
+    allowed_devices: tuple[str, ...] = ("/dev/fuse", "/dev/net/tun")
     # directories with files of CDI devices; a later one replaces devices of an earlier one
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
     # directories with OCI hooks, oci-hooks(5); a later one hides files of the same name in earlier ones

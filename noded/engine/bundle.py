@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,10 @@ from noded.model.views import ContainerState
 from noded.plugins import Hooks
 from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
+from noded.spec.features import container_features, with_features
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
 from noded.spec.namespaces import pid_mode
+from noded.spec.process import parse_rlimits
 from noded.spec.seccomp.annotations import NotifyMode
 from noded.spec.user import resolve_user
 
@@ -80,6 +83,8 @@ class BundleSpec:
         self._content = content
         self._hooks = hooks
         self._profiles = profiles
+        self._rlimits = parse_rlimits(config.default_ulimits, "default_ulimits")
+        self._must_exist = frozenset(map(os.path.normpath, config.absent_mount_sources_to_reject))
         self.cdi = CdiDevices(config.cdi_spec_dirs)
         self._hook_directories = HookDirectories(config.hooks_dirs)
 
@@ -103,12 +108,19 @@ class BundleSpec:
             for index, mount in enumerate(config.mounts)
             if mount.image
         }
-        mounts = await resolve_mounts(config.mounts, images, self._looks, stage)
+        mounts = await resolve_mounts(config.mounts, images, self._looks, stage, self._must_exist)
         stage("spec")
         databases = await trio.to_thread.run_sync(_read_databases, rootfs)
         user = resolve_user(databases[0], databases[1], image.config.user, config.security)
         privileged = config.security.privileged
         policy = await self.policy(sandbox.record.handler)
+        found = container_features(
+            sandbox.record.config.annotations,
+            config.name,
+            policy.allowed_annotations,
+            self._config.allowed_devices,
+        )
+        config, policy, not_granted = with_features(config, policy, found, self._facts)
         inputs = ContainerInputs(
             pod=sandbox.record.config,
             container=config,
@@ -134,7 +146,7 @@ class BundleSpec:
             seccomp_profile=await self._profiles.of(container, image, policy.allowed_annotations),
         )
         spec, warnings = container_spec(inputs)
-        for warning in warnings:
+        for warning in (*not_granted, *warnings):
             log.warning("spec adjusted", id=container.id, detail=warning)
         with_devices = await self.cdi.apply(spec, requested_devices(config), features)
         with_hooks = await self._hook_directories.apply(with_devices, sandbox.record.config, config)
@@ -158,6 +170,12 @@ class BundleSpec:
         seccomp = settings.seccomp_profile
         return SpecPolicy(
             default_capabilities=self._config.default_capabilities,
+            rlimits=self._rlimits,
+            pids_limit=self._config.pids_limit or None,
+            environment=tuple(self._config.default_env.items()),
+            device_ownership_from_security_context=self._config.device_ownership_from_security_context,
+            privileged_without_host_devices=settings.privileged_without_host_devices,
+            cgroup_writable=settings.cgroup_writable,
             annotations=settings.default_annotations,
             allowed_annotations=settings.allowed_annotations,
             default_seccomp=await self._profiles.of_handler(handler, seccomp) if seccomp else None,

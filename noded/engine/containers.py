@@ -125,7 +125,13 @@ class Containers:
         if not sandbox.ready:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} is not ready: run a new one")
         features = await self._handlers.features_of(sandbox.record.handler)
-        validate_container(config, sandbox.record.config, features, self._facts)
+        validate_container(
+            config,
+            sandbox.record.config,
+            features,
+            self._facts,
+            minimum_memory_bytes=self._config.minimum_memory_bytes,
+        )
         mode = self._seccomp_mode(sandbox, config)
         check_mode(mode, sandbox.record.handler, features.seccomp_notify)
         image = self._images.get(config.image)

@@ -7,7 +7,7 @@ ends (see `looks`); the message then names the path.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import trio
 
@@ -21,7 +21,11 @@ _LOOK_SECONDS = 180.0  # below the create budget, so that the message can name t
 
 
 async def resolve_mounts(
-    mounts: Sequence[Mount], images: Mapping[int, str], looks: Looks, stage: Callable[[str], None]
+    mounts: Sequence[Mount],
+    images: Mapping[int, str],
+    looks: Looks,
+    stage: Callable[[str], None],
+    must_exist: Collection[str] = (),
 ) -> tuple[ResolvedMount, ...]:
     """Follow symlinks of every source, make missing directories, and note the propagation.
 
@@ -29,6 +33,7 @@ async def resolve_mounts(
         images: position in `mounts` -> host path of a mounted image volume.
         looks: shared by all containers of the node.
         stage: told which path is being looked at.
+        must_exist: host paths that are refused when they are absent.
 
     Raises: DeadlineExceeded naming a path that does not answer, FailedPrecondition otherwise.
     Cancellation: safe; at most an empty directory was made.
@@ -40,19 +45,24 @@ async def resolve_mounts(
         [
             ResolvedMount(mount, images[index])
             if index in images
-            else await _resolve(mount, table, looks, stage)
+            else await _resolve(mount, table, looks, stage, must_exist)
             for index, mount in enumerate(mounts)
         ]
     )
 
 
 async def _resolve(
-    mount: Mount, table: Sequence[MountEntry], looks: Looks, stage: Callable[[str], None]
+    mount: Mount,
+    table: Sequence[MountEntry],
+    looks: Looks,
+    stage: Callable[[str], None],
+    must_exist: Collection[str],
 ) -> ResolvedMount:
+    look = _look(mount.host_path, must_exist)
     stage(f"spec: stat({mount.host_path})")
     try:
         with trio.fail_after(_LOOK_SECONDS):
-            source = await looks.ask(mount.host_path, _real_source)
+            source = await looks.ask(mount.host_path, look)
     except trio.TooSlowError:
         raise DeadlineExceeded(
             f"stat({mount.host_path}) did not answer within {_LOOK_SECONDS:g} s: "
@@ -66,6 +76,18 @@ async def _resolve(
         parent_shared=bool(parent and parent.shared),
         parent_slave=bool(parent and parent.master),
     )
+
+
+def _look(host_path: str, must_exist: Collection[str]) -> Callable[[str], str]:
+    return _present_source if os.path.normpath(host_path) in must_exist else _real_source
+
+
+def _present_source(host_path: str) -> str:
+    if not os.path.lexists(os.path.realpath(host_path)):
+        raise FailedPrecondition(
+            f"mount source {host_path} does not exist, and absent_mount_sources_to_reject forbids to make it"
+        )
+    return _real_source(host_path)
 
 
 def _real_source(host_path: str) -> str:

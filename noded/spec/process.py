@@ -17,6 +17,13 @@ from noded.spec.resources import oom_score_adj
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TERM = "xterm"
+_RLIMITS = frozenset(  # getrlimit(2)
+    f"RLIMIT_{name}"
+    for name in (
+        "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC",
+        "RSS", "RTPRIO", "RTTIME", "SIGPENDING", "STACK",
+    )
+)  # fmt: skip
 
 
 def container_process(inputs: ContainerInputs, capabilities: Capabilities) -> Built:
@@ -120,6 +127,33 @@ def rlimits(limits: Iterable[Rlimit]) -> list[dict[str, Any]]:
     return [
         {"type": name, "soft": by_type[name].soft, "hard": by_type[name].hard} for name in sorted(by_type)
     ]
+
+
+def parse_rlimits(limits: Mapping[str, str], key: str) -> tuple[Rlimit, ...]:
+    """Limits as an administrator writes them: `nofile` -> `SOFT:HARD`, or one number for both; -1 = none.
+
+    Args:
+        key: name of the configuration key, for messages.
+
+    Raises: InvalidArgument naming the limit.
+    """
+    parsed = []
+    for name, text in limits.items():
+        kind = f"RLIMIT_{name.upper().removeprefix('RLIMIT_')}"
+        soft, colon, hard = text.partition(":")
+        try:
+            values = [int(value) for value in (soft, hard if colon else soft)]
+        except ValueError:
+            values = []
+        if kind not in _RLIMITS or not values or min(values) < -1:
+            raise InvalidArgument(
+                f'{key}.{name}: {text!r} is no limit, write for example nofile = "1024:4096"'
+            )
+        unlimited = [2**64 - 1 if value == -1 else value for value in values]
+        if unlimited[0] > unlimited[1]:
+            raise InvalidArgument(f"{key}.{name}: the soft limit of {text!r} is above the hard one")
+        parsed.append(Rlimit(kind, *unlimited))
+    return tuple(parsed)
 
 
 def _user(user: ResolvedUser, umask: int | None) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""What the administrator decides for containers, and pods ask for by annotation, seen from inside."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from tests.support.daemon import NodedDaemon
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def daemon(tmp_path, pushed):
+    handler = {"allowed_annotations": ["umask.*", "devices.*", "cgroup2-*"]}
+    with NodedDaemon(
+        tmp_path,
+        mirrors={"registry.example": pushed.host},
+        insecure=[pushed.host],
+        settings={
+            "default_env": {"FROM_NODE": "yes", "PATH": "/hidden-by-the-image"},
+            "default_ulimits": {"nofile": "111:222"},
+            "pids_limit": 77,
+            "minimum_memory_bytes": 12 << 20,
+            "absent_mount_sources_to_reject": [str(tmp_path / "absent")],
+            "runtimes": {"runc": {"type": "runc"} | handler, "crun": {"type": "crun"} | handler},
+        },
+    ) as running:
+        yield running
+
+
+def test_the_nodes_policy_and_allowed_annotations_reach_the_container(
+    daemon, cri, busybox, handler, tmp_path
+):
+    pod = daemon.pod_config(cri)
+    pod.annotations.update(
+        {
+            "umask.crio.io": "027",
+            "devices.noded.io/main": "/dev/fuse:/dev/mine:rw",
+            "unified-cgroup.crio.io": "pids.max=1",
+        }
+    )
+    sandbox = cri.run_pod(pod, handler)
+    config = cri.container_config("main", busybox, ["sleep", "1000"])
+    container = cri.run_container(sandbox, config, pod)
+    script = (
+        "grep Umask /proc/1/status; ulimit -Sn; ulimit -Hn; echo $FROM_NODE; stat -c %t:%T /dev/mine; "
+        "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max"
+    )
+    answer = cri.exec(container, "/bin/sh", "-c", script)
+    assert answer.stdout.split() == [b"Umask:", b"0027", b"111", b"222", b"yes", b"a:e5", b"77"]
+    assert "annotation unified-cgroup.crio.io is ignored" in daemon.log.read_text()
+    config.metadata.attempt = 1
+    config.mounts.add(host_path=str(tmp_path / "absent"), container_path="/mnt")
+    with pytest.raises(grpc.RpcError, match="absent_mount_sources_to_reject"):
+        cri.run_container(sandbox, config, pod)
+    assert not (tmp_path / "absent").exists()
+    del config.mounts[:]
+    config.linux.resources.memory_limit_in_bytes = 1 << 20
+    with pytest.raises(grpc.RpcError, match="memory_limit_in_bytes"):
+        cri.run_container(sandbox, config, pod)
