@@ -115,6 +115,21 @@ def test_a_mount_in_a_swapped_root_directory_never_lands_outside(node, tmp_path,
     _race(node, node.rootfs / "srv", host, mounts, "cat /srv/passwd /srv/in/passwd /srv-link/passwd", counts)
 
 
+def _check_host(node, host: Path, before: list[Path]) -> None:
+    """Nothing is made outside, but for the empty directories of a runc with CVE-2024-45310."""
+    made = [path for path in sorted(host.rglob("*"), reverse=True) if path not in before]
+    if made and node.runtime == "runc" and _runc_version(node) < (1, 1, 14):
+        for path in made:
+            path.rmdir()  # an error when it is anything else
+        made = []
+    assert made == []
+
+
+def _runc_version(node) -> tuple[int, ...]:
+    first = node.call("--version").stdout.split()[2]
+    return tuple(int(part) for part in first.partition("-")[0].partition("+")[0].split("."))
+
+
 def _race(node, entry: Path, host: Path, mounts: tuple[ResolvedMount, ...], look: str, counts) -> None:
     before = sorted(host.rglob("*"))
     table = Path("/proc/self/mountinfo").read_text()
@@ -129,7 +144,7 @@ def _race(node, entry: Path, host: Path, mounts: tuple[ResolvedMount, ...], look
             code, output = node.try_spec(spec)
             ran += code == 0
             assert SECRET not in output, output
-            assert sorted(host.rglob("*")) == before
+            _check_host(node, host, before)
     assert swaps[0] > 100
     assert ran, "every container failed: the race was never run"
     assert Path("/proc/self/mountinfo").read_text() == table
