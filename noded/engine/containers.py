@@ -34,6 +34,7 @@ from noded.errors import (
 )
 from noded.host.cgroups import Cgroups
 from noded.images.library import Library
+from noded.images.trust.admission import Admission
 from noded.model.container import ContainerConfig, ContainerKey, Mount
 from noded.model.host import HostFacts
 from noded.model.image import Image
@@ -68,6 +69,7 @@ class Containers:
         handlers: Handlers,
         cgroups: Cgroups,
         images: Library,
+        admission: Admission,
         ladder: ContainerLadder,
         supervisor: Supervisor,
         nri: Nri,
@@ -84,6 +86,7 @@ class Containers:
         self._handlers = handlers
         self._cgroups = cgroups
         self._images = images
+        self._admission = admission
         self._ladder = ladder
         self._supervisor = supervisor
         self._nri = nri
@@ -117,7 +120,8 @@ class Containers:
         id of the created, not yet started container.
 
         Raises: InvalidArgument naming the field, NotFound for sandbox or image, FailedPrecondition
-            when the sandbox is not ready, AlreadyExists when this attempt has run.
+            when the sandbox is not ready, AlreadyExists when this attempt has run,
+            SignatureValidationFailed when the policy of now does not accept the image.
         Cancellation: when the last waiter leaves, everything is undone before this returns.
         Spec: CRI v1 CreateContainer.
         """
@@ -143,6 +147,11 @@ class Containers:
                 "it can be mounted as an image volume, but no container can be made from it"
             )
         volumes = [self._volume_image(mount, f"mounts[{n}].image") for n, mount in enumerate(config.mounts)]
+        namespace = sandbox.record.key.namespace
+        await self._admission.admit(image, config.user_specified_image or config.image, namespace)
+        for mount, volume in zip(config.mounts, volumes, strict=True):
+            if volume is not None:
+                await self._admission.admit(volume, mount.image, namespace)
         key = ContainerKey(sandbox.id, config.name, config.attempt)
         container: Container = await self._operations.join(
             ("create", key),

@@ -130,6 +130,7 @@ async def open_engine(
             await trio.to_thread.run_sync(snapshots.driver.check)
             volumes = ImageVolumes(layout, usable, snapshots.driver.stack, usable.reach)
             puller = Puller(config.images, content, layers, library)
+            admission = puller.admission(layout.root / "verdicts")
             artifacts = SeccompArtifacts(SeccompArtifactRows(database), content, puller, library)
             network = Network(config.network, layout.root / "network")
             cgroups = Cgroups(facts.cgroup_mode, facts.cgroup_driver)
@@ -203,6 +204,7 @@ async def open_engine(
                 handlers=handlers,
                 cgroups=cgroups,
                 images=library,
+                admission=admission,
                 ladder=container_ladder,
                 supervisor=supervisor,
                 nri=nri,
@@ -291,7 +293,7 @@ async def open_engine(
                 containers,
                 running,
                 SeccompRecordings(registry, handlers, notifier),
-                Images(library, puller, repairer, stores),
+                Images(library, puller, repairer, stores, admission),
                 node,
                 stats,
                 events,

@@ -14,6 +14,7 @@ from noded.images.progress import PullProgress
 from noded.images.pull import Puller
 from noded.images.repair import Repairer, Verdict
 from noded.images.stores import AdditionalStores
+from noded.images.trust.admission import Admission
 from noded.model.image import Credential, FilesystemInfo, Image
 
 
@@ -21,8 +22,14 @@ class Images:
     """What clients do with images."""
 
     def __init__(
-        self, library: Library, puller: Puller, repairer: Repairer, stores: AdditionalStores
+        self,
+        library: Library,
+        puller: Puller,
+        repairer: Repairer,
+        stores: AdditionalStores,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._stores = stores
         self._library = library
         self._puller = puller
@@ -71,7 +78,7 @@ class Images:
         """Import an OCI layout or docker archive from a path on the node."""
         if not Path(path).is_absolute():
             raise InvalidArgument(f"path {path!r} must be absolute")
-        return await load_archive(Path(path), self._library)
+        return await load_archive(Path(path), self._library, self._admission.accept)
 
     async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
         """Export images to an archive on the node; `format` is "oci", "docker" or "store".

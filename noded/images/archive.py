@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -18,6 +18,7 @@ from noded.images.library import Library
 from noded.model.image import Image, LayerRef
 from noded.wire import digest as digests
 from noded.wire import reference as references
+from noded.wire.reference import Reference
 
 FORMATS = {
     "oci": "oci",
@@ -29,12 +30,19 @@ FORMATS = {
 _RELEASE_SECONDS = 60.0
 
 
-async def load_archive(path: Path, library: Library) -> list[Image]:
+Accept = Callable[[Sequence[Reference], Sequence[str], str], Awaitable[None]]
+
+
+async def load_archive(path: Path, library: Library, accept: Accept | None = None) -> list[Image]:
     """Bring all images of an archive that suit this node into the local store.
 
     Read are OCI layouts as directory or tar, and the tars of `docker save`, compressed or not.
 
-    Raises: InvalidArgument, NotFound, DataLoss naming what is wrong in the archive; ResourceExhausted.
+    Args:
+        accept: (names, digests of the manifest, namespace): raises for an image that must not be used.
+
+    Raises: InvalidArgument, NotFound, DataLoss naming what is wrong in the archive; ResourceExhausted;
+        what `accept` raises.
     Cancellation: safe; images that were complete by then stay, bytes of others do not.
     """
     owner = f"load-{secrets.token_hex(8)}"
@@ -43,6 +51,9 @@ async def load_archive(path: Path, library: Library) -> list[Image]:
         archive = await trio.to_thread.run_sync(context.__enter__)
         try:
             found = await trio.to_thread.run_sync(find_images, archive, path)
+            if accept is not None:
+                for one in found:
+                    await accept(_names(one), [digests.of(one.manifest_data)], "")
             return [await _load(archive, one, library, owner) for one in found]
         finally:
             with trio.CancelScope(shield=True):
@@ -130,6 +141,10 @@ async def _unpack(
     finally:
         if source >= 0:
             os.close(source)
+
+
+def _names(found: Found) -> list[Reference]:
+    return [references.parse(name) for name in found.names]
 
 
 def _digests(layers: Sequence[LayerRef]) -> set[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,10 +43,12 @@ from noded.images.refusals import Source, most_telling
 from noded.images.registries_conf import RegistriesConf
 from noded.images.registry import RegistryClient
 from noded.images.transport import Transport
+from noded.images.trust.admission import Admission
 from noded.images.trust.checker import Checker
 from noded.model.image import Credential, Image
 from noded.wire.artifact import only_file
 from noded.wire.descriptor import Platform
+from noded.wire.policy import Requirement
 from noded.wire.reference import Reference
 
 LOG_PERIOD_SECONDS: Final = 10.0  # between two log lines about a running pull
@@ -129,6 +131,7 @@ class Puller:
             namespace_policies=config.signature_policy_dir,
             registries_d=config.signature_registries_dir,
         )
+        self._admission: Admission | None = None
         self._conf = RegistriesConf()
         self._running: dict[str, _Running] = {}
         self._pulling = trio.Event()  # set while something may be in `_running`
@@ -259,11 +262,11 @@ class Puller:
                 if digest and f"{name.repository}@{digest}" in present.digests:
                     # Another namespace, or a changed policy, may ask for more than it did at first.
                     digests = (digest, present.manifest_digest)
-                    await self._trust.check(name, tuple(dict.fromkeys(digests)), sources, required)
+                    await self._check(name, tuple(dict.fromkeys(digests)), sources, required)
                     log.debug("image is up to date", reference=str(name), image_id=present.id)
                     return present.id
             found = await self._manifests.find(sources, name)
-            await self._trust.check(name, found.digests, found.sources, required)
+            await self._check(name, found.digests, found.sources, required)
             image = await self._bring(name, found, owner, running)
         except BaseException as error:
             result = type(error).__name__
@@ -311,7 +314,7 @@ class Puller:
                 await self._trust.check(name, (known,), sources, required)
                 return None
             found = await self._manifests.describe(sources, name)
-            await self._trust.check(name, found.digests, found.sources, required)
+            await self._check(name, found.digests, found.sources, required)
             file = only_file(found.parsed, str(name), limit_bytes)
             await self._library.lease({file.digest}, lease)
             await self._downloads.bring(found.sources, LayerProgress(file.digest, file.size_bytes))
@@ -327,6 +330,30 @@ class Puller:
         Raises: InvalidArgument for a malformed reference or registries.conf.
         """
         return candidates(await self.reload(), text)
+
+    def admission(self, verdicts: Path) -> Admission:
+        """Make the judge of images that are here already; it learns from the pulls.
+
+        Args:
+            verdicts: directory for what it has found.
+        """
+
+        async def sources(name: Reference) -> Sequence[Source]:
+            return await self._sources(name, await self.reload(), None)
+
+        self._admission = Admission(self._trust, sources, self.names, verdicts)
+        return self._admission
+
+    async def _check(
+        self,
+        name: Reference,
+        digests: Sequence[str],
+        sources: Sequence[Source],
+        required: Sequence[Requirement],
+    ) -> None:
+        await self._trust.check(name, digests, sources, required)
+        if self._admission is not None:
+            await self._admission.keep(name, digests, required)
 
     async def _sources(
         self, name: Reference, conf: RegistriesConf, credential: Credential | None

@@ -56,24 +56,28 @@ class Checker:
         self._policy, self._namespace_policies = policy, namespace_policies
         self._registries_d = registries_d
 
-    async def requirements(self, name: Reference, namespace: str) -> Sequence[Requirement]:
+    async def requirements(self, name: Reference | None, namespace: str) -> Sequence[Requirement]:
         """What must be true of an image, after the answers that need no signature have been given.
+
+        Args:
+            name: None = it has none, and the policy's default counts.
 
         Raises: SignatureValidationFailed when the policy rejects it whatever it is, or cannot be read.
         """
+        what = "an image without a name" if name is None else str(name)
         try:
             policy, source = await trio.to_thread.run_sync(self._load, namespace)
         except InvalidArgument as error:
-            raise SignatureValidationFailed(f"{name} must not be pulled: {error}") from None
+            raise SignatureValidationFailed(f"{what} must not be used: {error}") from None
         if policy is None:
             return ()
-        scope, found = policy.requirements(name)
+        scope, found = ("images", policy.default) if name is None else policy.requirements(name)
         for one in found:
             if isinstance(one, Reject):
-                raise SignatureValidationFailed(f"{name} must not be pulled: {source} rejects {scope}")
+                raise SignatureValidationFailed(f"{what} must not be used: {source} rejects {scope}")
             if isinstance(one, Unsupported):
                 raise SignatureValidationFailed(
-                    f"{name} must not be pulled: {source} asks for {one.reason} for {scope}, "
+                    f"{what} must not be used: {source} asks for {one.reason} for {scope}, "
                     "which noded cannot check"
                 )
         return [one for one in found if not isinstance(one, AcceptAnything)]
@@ -97,19 +101,19 @@ class Checker:
         """
         for requirement in requirements:
             if not isinstance(requirement, Signed):
-                raise SignatureValidationFailed(f"{name} must not be pulled: its policy cannot be checked")
+                raise SignatureValidationFailed(f"{name} must not be used: its policy cannot be checked")
             try:
-                keys = [*await trio.to_thread.run_sync(_read_all, requirement.paths), *requirement.data]
+                keys = [*await trio.to_thread.run_sync(read_keys, requirement.paths), *requirement.data]
                 places = await trio.to_thread.run_sync(registries_d.load, self._registries_d)
                 if requirement.kind == "gpg":
                     seen = await self._simple_signed(name, digests, requirement, keys, places)
                 else:
                     seen = await self._sigstore_signed(name, digests, requirement, keys, places, sources)
             except (InvalidArgument, FailedPrecondition) as error:
-                raise SignatureValidationFailed(f"{name} must not be pulled: {error}") from None
+                raise SignatureValidationFailed(f"{name} must not be used: {error}") from None
             if seen is not None:
                 raise SignatureValidationFailed(
-                    f"{name} must not be pulled: it has no signature that its policy accepts ({seen})"
+                    f"{name} must not be used: it has no signature that its policy accepts ({seen})"
                 )
 
     async def _simple_signed(
@@ -198,7 +202,11 @@ def _claim_problem(
     return ""
 
 
-def _read_all(paths: Sequence[str]) -> list[bytes]:
+def read_keys(paths: Sequence[str]) -> list[bytes]:
+    """The contents of key files. Blocks.
+
+    Raises: InvalidArgument naming one that cannot be read.
+    """
     keys = []
     for path in paths:
         try:

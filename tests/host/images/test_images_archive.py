@@ -10,14 +10,23 @@ import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from layer_cases import Store, directory, file, make_image, sha256, tar, with_store
 
-from noded.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from noded.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SignatureValidationFailed,
+)
 from noded.images.archive import load_archive, save_archive
 from noded.images.archive_read import CONTAINERD_NAME, REF_NAME
+from noded.wire.reference import Reference
 
 pytestmark = [
     pytest.mark.root,
@@ -250,3 +259,25 @@ def test_saving_never_merges_into_a_directory(tmp_path: Path) -> None:
             await save_archive([image], tmp_path / "other", "zip", store.library)
 
     with_store(tmp_path / "store", test)
+
+
+def test_an_archive_that_the_policy_refuses_leaves_nothing(tmp_path: Path) -> None:
+    asked: list[tuple[list[str], list[str]]] = []
+
+    async def refuse(names: Sequence[Reference], digests: Sequence[str], namespace: str) -> None:
+        asked.append(([name.canonical for name in names], list(digests)))
+        raise SignatureValidationFailed("refused")
+
+    async def save(store: Store) -> None:
+        image = await store.add([BASE], TAG)
+        await save_archive([image], tmp_path / "saved", "oci", store.library)
+
+    async def load(store: Store) -> None:
+        with pytest.raises(SignatureValidationFailed):
+            await load_archive(tmp_path / "saved", store.library, refuse)
+        assert asked == [([TAG], [make_image([BASE], TAG)[0].manifest_digest])]
+        assert not store.library.list()
+        assert not list(store.content.blobs())
+
+    with_store(tmp_path / "one", save)
+    with_store(tmp_path / "two", load)

@@ -7,9 +7,11 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -17,6 +19,8 @@ from pull_world import IMAGE, World
 from registry_fakes import FakeRegistry, status
 
 from noded.errors import NodedError, RegistryUnavailable, SignatureValidationFailed
+from noded.images.trust.admission import Admission
+from noded.model.image import Image
 from tests.support import images as build
 
 PREFIX = "SignatureValidationFailed: "
@@ -42,6 +46,7 @@ class Node:
         self.world.trust(registry)
         self.registry = registry
         self.name = f"{registry.host}/a/b:t"
+        self.admission: Admission = self.world.puller.admission(directory / "verdicts")
 
     def require(self, *requirements: object, path: Path | None = None) -> None:
         document = {
@@ -62,7 +67,7 @@ class Node:
     def refused(self, words: str = "") -> None:
         error = self.world.fails(self.name)
         assert isinstance(error, SignatureValidationFailed)
-        assert str(error).startswith(f"{PREFIX}{self.name} must not be pulled: ")
+        assert str(error).startswith(f"{PREFIX}{self.name} must not be used: ")
         assert words in str(error)
         assert not [digest for digest in IMAGE.layer_digests if self.world.content.has(digest)]
 
@@ -334,7 +339,7 @@ def test_simple_signatures_are_fetched_over_http(node: Node, alice: Gpg) -> None
     signature = alice.sign(claim(node.name))
 
     def serve(handler: object) -> bool:
-        handler.reply(200, signature)  # type: ignore[attr-defined]
+        handler.reply(200, signature)
         return True
 
     node.registry.on(f"GET {path}$", serve)
@@ -412,3 +417,66 @@ def test_what_skopeo_signs_is_accepted(node: Node, alice: Gpg, tmp_path: Path) -
     )
     put(node, signature.read_bytes())
     node.accepted()
+
+
+# Images that are here already
+
+
+def admit(
+    node: Node, asked_as: str = "", namespace: str = "", image: Image | None = None, *, again: bool = False
+) -> str:
+    """The refusal of the image that `node` has pulled, "" if it may be used."""
+    if again:
+        node.admission = node.world.puller.admission(node.world.directory / "verdicts")
+    found = image or node.world.library.images[IMAGE.id]
+
+    async def main() -> str:
+        try:
+            await node.admission.admit(found, asked_as, namespace)
+        except SignatureValidationFailed as error:
+            return str(error)
+        return ""
+
+    return trio.run(main)
+
+
+def test_a_policy_that_changes_counts_at_the_next_use(node: Node) -> None:
+    node.require({"type": "insecureAcceptAnything"})
+    node.accepted()
+    assert admit(node, node.name) == ""
+    node.require({"type": "reject"})
+    assert f"rejects {node.registry.host}" in admit(node, node.name)
+    assert f"rejects {node.registry.host}" in admit(node, IMAGE.id)
+    node.require({"type": "insecureAcceptAnything"}, path=node.namespaces / "trusted.json")
+    assert admit(node, node.name, "trusted") == ""
+    node.policy.write_text("{")
+    assert "not valid" in admit(node, node.name)
+
+
+def test_a_signature_that_a_pull_has_checked_needs_no_registry_at_the_use(node: Node, signer: Signer) -> None:
+    signer.attach(node.registry, claim(node.name))
+    node.accepted()
+    node.registry.requests.clear()
+    assert admit(node, node.name) == ""
+    assert admit(node, IMAGE.id, again=True) == "", "after a restart, too"
+    assert node.registry.requests == []
+
+
+def test_another_key_in_the_same_file_makes_a_verdict_void(
+    node: Node, signer: Signer, tmp_path: Path
+) -> None:
+    signer.attach(node.registry, claim(node.name))
+    node.accepted()
+    assert admit(node, node.name) == ""
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    path = Path(json.loads(node.policy.read_text())["transports"]["docker"][node.registry.host][0]["keyPath"])
+    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert "by another key" in admit(node, node.name)
+
+
+def test_an_image_without_a_name_is_under_the_policys_default(node: Node) -> None:
+    node.require({"type": "insecureAcceptAnything"})
+    node.accepted()
+    nameless = replace(node.world.library.images[IMAGE.id], tags=(), digests=())
+    assert "rejects images" in admit(node, image=nameless)
+    assert "rejects images" in admit(node, node.name, image=nameless), "a name that it does not have"
