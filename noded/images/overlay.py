@@ -113,6 +113,10 @@ def mount_overlay(
     Raises: FailedPrecondition when the kernel cannot stack so many; by errno.
     """
     flags = ["index=off"]
+    if writable is not None:
+        # No container survives its node's reboot, so neither must what it wrote into its own layer.
+        # Without this, unmounting one writes back the whole file system below (kernel overlayfs.rst).
+        flags.append("volatile")
     if mount_label:
         flags.append(f'context="{mount_label}"')
     count = len(lowers)
@@ -151,7 +155,7 @@ def _mount_one_by_one(
     options += pairs
     for flag in flags:
         name, _, value = flag.partition("=")
-        options.append((name, value.strip('"')))
+        options.append((name, value.strip('"') or None))
     attributes = mount_fd.MOUNT_ATTR_RDONLY if writable is None else 0
     try:
         mounts.mount_filesystem("overlay", target, "overlay", options, attributes)

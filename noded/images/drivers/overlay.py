@@ -66,7 +66,9 @@ class OverlayDriver:
     def _make_writable(self, data: Path, chain: Sequence[str], mapping: UserNamespace | None) -> None:
         """Make upper and work. The upper directory is the root that the container sees."""
         upper, work = data / "upper", data / "work"
-        work.mkdir(mode=0o700, exist_ok=True)
+        # A mount without write-back marks its work directory as not to be used again.
+        files.remove_tree(work)
+        work.mkdir(mode=0o700)
         if mapping is not None:
             os.chown(work, *_mapped_owner(mapping, 0, 0))
         if upper.is_dir():
