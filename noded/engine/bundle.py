@@ -137,7 +137,7 @@ class BundleSpec:
             files=self._files(sandbox),
             mounts=mounts,
             volumes=await self._volumes(container, image, rootfs),
-            devices=await trio.to_thread.run_sync(resolve_devices, config.devices),
+            devices=await trio.to_thread.run_sync(resolve_devices, config.devices) if config.devices else (),
             host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
             hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
             log_path=container.record.log_path,

@@ -48,6 +48,7 @@ class Container:
         self.lock = trio.Lock()
         self.exited = trio.Event()
         self.claim = Claim()
+        self.created_pid = 0  # of init, until the record has it
         self.start_asked_ns = 0  # when StartContainer asked the runtime, before that is durable
         self.task_started = False  # the runtime has started it, which is perhaps not durable yet
         self.task_gone = False  # the runtime has forgotten the task

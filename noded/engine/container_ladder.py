@@ -175,8 +175,7 @@ class ContainerLadder:
             monitor_cgroup=self._sandboxes.monitor_cgroup(container.sandbox),
             deadline_seconds=self._handlers.create_timeout_seconds(container.sandbox.record.handler),
         )
-        pid = await runtime.create(task)
-        await container.commit(pid=pid)
+        container.created_pid = await runtime.create(task)
 
     async def _runtime_down(self, container: Container) -> None:
         if container.task_gone:
@@ -187,7 +186,8 @@ class ContainerLadder:
     # ready
 
     async def _ready_up(self, container: Container) -> None:
-        await container.commit(intent=ContainerIntent.CREATED)
+        # One commit with the pid: without it a restart takes the container down, by the record alone.
+        await container.commit(pid=container.created_pid, intent=ContainerIntent.CREATED)
         self._watch(container)
 
     async def _ready_down(self, container: Container) -> None:

@@ -67,6 +67,7 @@ class OciRuntime:
         self._options = options
         self._host = host
         self._cgroups: Cgroups | None = None
+        self._known: CommandLine | None = None
         self._features: tuple[tuple[int, int, int], RuntimeFeatures] | None = None
         directory = host.layout.state / "runtimes"
         self._root = Path(options.root) if options.root else directory / handler
@@ -76,7 +77,7 @@ class OciRuntime:
             raise InvalidArgument(f"runtimes.{handler}.root: {options.root!r} is not an absolute path")
 
     async def features(self) -> RuntimeFeatures:
-        command = await trio.to_thread.run_sync(self._prepare, True)
+        command = await self._command(strict=True)
         status = os.stat(command.program)
         fingerprint = (status.st_mtime_ns, status.st_size, status.st_ino)
         # Asked again when the program was replaced, e.g. by a package upgrade.
@@ -134,6 +135,15 @@ class OciRuntime:
             features, self._host.facts.kernel, user_namespaces=await trio.to_thread.run_sync(_userns_allowed)
         )
 
+    async def _command(self, *, strict: bool) -> CommandLine:
+        """How to call the program. It is looked up again when it is not where it was found."""
+        known = self._known
+        if known is not None and (not strict or _is_there(known)):
+            return known
+        command = await trio.to_thread.run_sync(self._prepare, strict)
+        self._known = command if _is_there(command) else None
+        return command
+
     def _prepare(self, strict: bool) -> CommandLine:
         """Resolve the program and make what it needs to run. Blocks for a few file operations."""
         quirks = self._quirks
@@ -163,7 +173,7 @@ class OciRuntime:
 
     async def _parts(self, *, strict: bool) -> OciParts:
         """Put the parts together. Not `strict`: also when programs are gone, so that pods can be removed."""
-        command = await trio.to_thread.run_sync(self._prepare, strict)
+        command = await self._command(strict=strict)
         if self._cgroups is None:
             # A command's exec leaves its process to us: we must be the one who inherits it.
             become_subreaper()
@@ -220,6 +230,10 @@ def with_capabilities(spec: Mapping[str, Any], names: tuple[str, ...]) -> Mappin
     sets = spec["process"]["capabilities"]
     granted = {kind: [*sets.get(kind, ()), *names] for kind in ("bounding", "effective", "permitted")}
     return {**spec, "process": {**spec["process"], "capabilities": {**sets, **granted}}}
+
+
+def _is_there(command: CommandLine) -> bool:
+    return os.path.exists(command.program)
 
 
 def _resolve(name: str, package: str, strict: bool) -> str:
