@@ -6,7 +6,7 @@ It is assembled once, by the daemon. No part reaches into another through it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -111,7 +111,11 @@ async def open_engine(
     crashed = await trio.to_thread.run_sync(crash_mark.begin, layout.crash_mark, facts.boot_id)
     database = await Database.open(layout.database, MIGRATIONS)
     try:
-        async with Unpacker(config.images.unpack_workers) as unpacker, trio.open_nursery() as services:
+        # Started by the first layer: most restarts of a daemon pull nothing.
+        async with (
+            aclosing(Unpacker(config.images.unpack_workers)) as unpacker,
+            trio.open_nursery() as services,
+        ):
             content = ContentStore(layout.content)
             layers = LayerStore(layout.layers, unpacker)
             library = Library(

@@ -83,6 +83,8 @@ def read_mountinfo() -> str:
 def entries_mentioning(text: str, path: str) -> Iterator[MountEntry]:
     """Parse only the lines that contain `path`: a node with many pods has thousands of lines."""
     needle = escape(path)
+    if needle not in text:
+        return iter(())
     return (parse_line(line) for line in text.split("\n") if needle in line)
 
 
