@@ -129,7 +129,7 @@ def test_a_container_that_makes_a_blocked_call_is_stopped_and_says_why(daemon, c
     assert status.exit_code == 137
 
 
-def test_a_handler_that_cannot_tell_refuses(daemon, cri, busybox):
+def test_an_unknown_action_fails_the_create(daemon, cri, busybox):
     annotations = {f"{ACTION}/web": "kill"}
     with pytest.raises(grpc.RpcError) as caught:
         make(daemon, cri, "runc", busybox, annotations, "true")
