@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -19,6 +21,7 @@ from noded.spec.cdi.names import Kind, parse_kind, qualified, requested_devices
 from noded.spec.container import container_spec
 from noded.spec.inputs import ResolvedDevice
 
+SCHEMA = jsonschema.Draft202012Validator(json.loads(Path(__file__).with_name("schema.json").read_text()))
 KIND = Kind("vendor.com", "gpu")
 
 # names
@@ -359,6 +362,7 @@ def test_edits_never_hide_a_mount_take_a_right_or_depend_on_the_hash_seed(many):
     edits = joined(many)
     before = container_spec(inputs()).value
     spec = spec_with(edits)
+    assert [error.message for error in SCHEMA.iter_errors(spec)] == []
     seen: list[str] = []
     for mount in spec["mounts"]:
         assert not any(
