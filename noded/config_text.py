@@ -102,6 +102,24 @@ def render(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_table(table: Mapping[str, Any]) -> str:
+    """Return a configuration that says only what is in `table`, which is shaped as the file is."""
+    sections = [name for name in table if dataclasses.is_dataclass(getattr(Config(), name, None))]
+    plain = {key: value for key, value in table.items() if key not in (*sections, "runtimes")}
+    blocks = [("", plain), *((f"[{name}]", table[name]) for name in sections)]
+    blocks += [(f"[runtimes.{_key(name)}]", each) for name, each in table.get("runtimes", {}).items()]
+    return "\n".join(
+        "".join(
+            [
+                f"{head}\n" if head else "",
+                *(f"{_key(key)} = {_value(value)}\n" for key, value in each.items()),
+            ]
+        )
+        for head, each in blocks
+        if each
+    )
+
+
 def _split(instance: Any, skip: tuple[str, ...] = ()) -> tuple[list[str], list[tuple[str, Any]]]:
     """Return the lines of plain values and, apart, those that are tables; None is left out."""
     plain: list[str] = []

@@ -41,6 +41,19 @@ def declare(commands: Commands) -> None:
     )
     config_option(check)
 
+    imported = command(
+        actions,
+        "import",
+        "translate the configuration of CRI-O or containerd",
+        "noded.cli.config_import:import_",
+        "noded config import /etc/containerd/config.toml >noded.toml\n"
+        "noded config import /etc/crio/crio.conf /etc/crio/crio.conf.d/10-crio.conf --json",
+        notes="Prints a noded.toml on standard output, and on standard error every key that was set: whether "
+        "it maps, differs, or has no equivalent.",
+    )
+    imported.add_argument("files", metavar="FILE", nargs="+", help="in the order in which they are read")
+    json_option(imported)
+
     actions = group(commands, "plugins", "runtime plugins and their handlers")
     listing = command(
         actions,
