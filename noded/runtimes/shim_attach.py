@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from noded.errors import FailedPrecondition, NodedError
-from noded.runtimes.shim_fifos import open_writer, write_fifo
+from noded.runtimes.shim_fifos import await_writer, write_fifo
 from noded.runtimes.shim_pump import Pump
 from noded.runtimes.shim_record import STDIN_FIFO, STDIN_ONCE_FILE
 
@@ -112,7 +112,7 @@ class Attachments:
             try:
                 if self._stdin < 0:
                     # Open until the task ends, else the end of one client's input would be the task's.
-                    self._stdin = open_writer(self._bundle / STDIN_FIFO)
+                    self._stdin = await await_writer(self._bundle / STDIN_FIFO)
                 await write_fifo(self._stdin, data)
             except (BrokenPipeError, NodedError):
                 return False

@@ -21,7 +21,7 @@ from noded.host.processes import ProcessIdentity
 from noded.model.runtime import ExecResult, TaskRef
 from noded.runtimes.killing import session_members, session_of, stop_and_kill
 from noded.runtimes.records import EXEC_PREFIX
-from noded.runtimes.shim_fifos import FifoReader, make_fifo, open_writer
+from noded.runtimes.shim_fifos import FifoReader, await_writer, make_fifo
 from noded.runtimes.shim_pump import Pump
 from noded.runtimes.shim_service import TaskService
 from noded.wire import ttrpc_task as task
@@ -159,7 +159,7 @@ class ShimExecs:
                 readers += [FifoReader(command.fifo(name)) for name in names]
                 try:
                     await command.start()
-                    writer = open_writer(command.fifo("stdin")) if stdin or terminal else -1
+                    writer = await await_writer(command.fifo("stdin")) if stdin or terminal else -1
                 except NodedError as error:
                     await self._abort(command, error)
                     raise

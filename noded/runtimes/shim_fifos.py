@@ -15,8 +15,10 @@ import trio
 
 from noded.errors import FailedPrecondition, NotFound
 from noded.host import libc
+from noded.host.inotify import IN_OPEN, Inotify
 
 _READ_BYTES = 65536
+_READER_SECONDS = 5.0  # for a shim that has started a process to open its end of the input
 
 
 def make_fifo(path: Path) -> None:
@@ -100,6 +102,31 @@ def open_writer(path: Path) -> int:
         if error.errno in (errno.ENXIO, errno.ENOENT):
             raise FailedPrecondition(f"nobody reads from {path}: the process has ended") from None
         raise libc.os_error(error, f"cannot open the fifo {path}") from None
+
+
+async def await_writer(path: Path) -> int:
+    """As `open_writer`, for a process that was just started: its shim opens the other end when it gets to it.
+
+    Raises: FailedPrecondition when nobody reads within 5 s. Cancellation: safe, nothing is open.
+    """
+    try:
+        return open_writer(path)
+    except FailedPrecondition:
+        inotify = Inotify()
+    try:
+        # Watched before the next look, so that no opening between the two is missed.
+        inotify.watch(path, IN_OPEN)
+        with trio.move_on_after(_READER_SECONDS):
+            while True:
+                try:
+                    return open_writer(path)
+                except FailedPrecondition:
+                    await inotify.read()
+        return open_writer(path)
+    except NotFound:
+        raise FailedPrecondition(f"nobody reads from {path}: the process has ended") from None
+    finally:
+        inotify.close()
 
 
 async def write_fifo(fd: int, data: bytes) -> None:

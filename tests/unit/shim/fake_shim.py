@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 
+from noded.wire import ttrpc_metrics
 from noded.wire import ttrpc_task as task
 from noded.wire.ttrpc import Frame, FrameReader, FrameType, Request, Response, Status
 
@@ -63,6 +64,10 @@ class Shim:
     def create(self, request):
         if self.hypervisor is None and BEHAVIOUR["machine"]:
             self.hypervisor = subprocess.Popen(["sleep", "1000"])
+        if "calls" in BEHAVIOUR and request.options is not None:
+            told = task.RuntimeOptions.decode(request.options.value)
+            with open(BEHAVIOUR["calls"], "a") as calls:
+                calls.write(f"options {request.options.type_url} {told.config_path}\n")
         self.tasks[request.id] = Task()
         self.tasks[request.id].stdout = request.stdout
         return task.CreateTaskResponse(self.pid)
@@ -116,6 +121,15 @@ class Shim:
             os._exit(0)
         return task.Empty()
 
+    def stats(self, request):
+        self.find(request)
+        usage = ttrpc_metrics.MetricsV1(
+            cpu=ttrpc_metrics.CpuV1(ttrpc_metrics.CpuUsageV1(7_000_000)),
+            memory=ttrpc_metrics.MemoryV1(100, ttrpc_metrics.MemoryEntryV1(0, 5000)),
+            pids=ttrpc_metrics.PidsV1(3),
+        )
+        return task.StatsResponse(task.packed(usage))
+
     def update(self, request):
         self.find(request)
         return task.Empty()
@@ -125,7 +139,7 @@ REQUESTS = {
     "Connect": task.ConnectRequest, "Create": task.CreateTaskRequest, "Exec": task.ExecProcessRequest,
     "Start": task.StartRequest, "Wait": task.WaitRequest, "Kill": task.KillRequest,
     "Delete": task.DeleteRequest, "State": task.StateRequest, "Shutdown": task.ShutdownRequest,
-    "Update": task.UpdateTaskRequest,
+    "Update": task.UpdateTaskRequest, "Stats": task.StatsRequest,
 }  # fmt: skip
 
 

@@ -9,6 +9,8 @@ import pytest
 from noded_kata import plugin, requirements
 
 from noded import api
+from noded.config import Config
+from noded.host.facts import collect
 from noded.options import parse_options
 
 
@@ -76,6 +78,23 @@ def test_a_host_without_kata_is_told_what_to_install(tmp_path):
     findings = found(requirements.requirements(str(tmp_path / "none"), str(tmp_path / "none.toml")))
     assert "install kata-containers" in findings[str(tmp_path / "none")][1]
     assert "there is none" in findings["Kata's configuration"][1]
+
+
+def test_the_hook_tells_what_the_node_lacks():
+    findings = {finding.subject: finding.ok for finding in plugin.noded_diagnose()}
+    assert {requirements.PROGRAM, "/dev/kvm"} <= findings.keys()
+
+
+def test_each_type_of_shim_is_told_its_options_in_its_own_message(tmp_path):
+    host = api.RuntimeHost(collect(Config()), api.Layout(tmp_path, tmp_path))
+    kata = plugin.open_kata("k", plugin.KataOptions(config_path="/etc/kata.toml"), host)
+    assert kata._task_options().type_url == "runtimeoptions.v1.Options"
+    runc = plugin.open_shim("s", plugin.ShimTypeOptions(binary="/usr/bin/crun"), host)
+    assert runc._task_options().type_url == "containerd.runc.v1.Options"
+    other = plugin.open_shim("o", plugin.ShimTypeOptions(runtime_type="io.containerd.x.v1"), host)
+    assert other._task_options() is None
+    with pytest.raises(api.InvalidArgument, match=r"runtimes\.s\.config_path"):
+        plugin.open_shim("s", plugin.ShimTypeOptions(config_path="/etc/x"), host)
 
 
 def test_the_types_and_their_options():

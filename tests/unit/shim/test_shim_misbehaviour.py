@@ -29,8 +29,17 @@ from noded.model.extension import Finding
 from noded.model.host import CgroupDriver, CgroupMode, HostFacts
 from noded.model.paths import Layout
 from noded.model.pod import PodConfig, Resources, SandboxKey
-from noded.model.runtime import RuntimeHost, SandboxRef, SandboxStart, TaskCreate, TaskRef, TaskState
+from noded.model.runtime import (
+    RuntimeHost,
+    SandboxRef,
+    SandboxStart,
+    TaskCreate,
+    TaskRef,
+    TaskState,
+    TaskUsage,
+)
 from noded.runtimes import shim_exits, shim_service, shim_start, shim_teardown
+from noded.runtimes.killing import wait_dead
 from noded.runtimes.shim_quirks import ShimOptions, ShimQuirks
 from noded.runtimes.shim_record import read_shim
 from noded.runtimes.shim_runtime import ShimRuntime
@@ -62,6 +71,7 @@ class Fake:
     directory: Path
     sockets: Path
     virtual: bool = True
+    stalled_seconds: float = 0.0
     behaviour: dict[str, Any] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: secrets.token_hex(8))
     check: Any = None
@@ -104,7 +114,8 @@ class Fake:
                 annotations={"x": "y"},
                 environment=environment,
             )
-            self._runtime = ShimRuntime("fake", quirks, options, RuntimeHost(FACTS, self.layout), self.check)
+            host = RuntimeHost(FACTS, self.layout, stalled_seconds=self.stalled_seconds)
+            self._runtime = ShimRuntime("fake", quirks, options, host, self.check)
         return self._runtime
 
     @property
@@ -208,10 +219,13 @@ def test_a_guest_s_tasks_live_and_die_by_their_shim(fake):
             "io.kubernetes.cri.sandbox-memory": str(1 << 30),
         }
         hypervisor = await sandbox.infra_pid()
+        # What only this shim understands travels in the message that it understands.
+        assert "options runtimeoptions.v1.Options /etc/fake.toml" in fake.calls()
         one, two = await fake.run(sandbox), await fake.run(sandbox)
         assert await sandbox.state(one.ref) is TaskState.RUNNING
         result = await sandbox.exec_sync(one.ref, {"args": ["x"]}, timeout_seconds=5, limit_bytes=99)
         assert (result.exit_code, result.stdout) == (0, b"hello\n")
+        assert await sandbox.usage(one.ref) == TaskUsage(7_000_000, 5000, 4900, 3)
         await sandbox.kill(one.ref, signal.SIGTERM)
         ended = await sandbox.wait(one.ref)
         assert (ended.code, ended.finished_at_ns % 10**9) == (143, 5)
@@ -231,7 +245,8 @@ def test_both_versions_of_the_api_are_called_by_their_names(fake):
 
     async def main(sandbox):
         assert fake.shim.version == 3
-        assert {call.split("/")[0] for call in fake.calls()} == {"containerd.task.v3.Task"}
+        services = {call.split("/")[0] for call in fake.calls() if not call.startswith("options ")}
+        assert services == {"containerd.task.v3.Task"}
 
     with_pod(fake, main)
 
@@ -252,6 +267,23 @@ def test_a_guest_whose_shim_dies_ends_with_the_sandbox(fake):
         await sandbox.kill(task.ref, signal.SIGKILL, everything=True)
         await sandbox.delete(task.ref)
         assert any(call.startswith(f"delete {task.ref.id} ") for call in fake.calls())
+
+    with_pod(fake, main)
+
+
+def test_a_shim_that_a_signal_keeps_stopped_is_given_up_with_its_guest(fake):
+    fake.stalled_seconds = 0.2
+
+    async def main(sandbox):
+        task = await fake.run(sandbox)
+        machine = ProcessIdentity.of(await sandbox.infra_pid())
+        os.kill(fake.shim.process.pid, signal.SIGSTOP)
+        with trio.fail_after(20):
+            ended = await sandbox.wait(task.ref)
+            assert (ended.code, "died" in ended.message) == (255, True)
+            await wait_dead(machine)
+        assert not fake.shim.process.alive()
+        await sandbox.delete(task.ref)
 
     with_pod(fake, main)
 
