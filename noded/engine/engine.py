@@ -129,7 +129,7 @@ async def open_engine(
             stores = AdditionalStores(config.images.additional_stores)
             usable = AllLayers(layers, stores)
             library.set_stores(stores)
-            services.start_soon(stores.refresh)
+            services.start_soon(stores.begin)
             snapshots = Snapshots(layout, usable, config.images.storage_driver, usable.reach)
             await trio.to_thread.run_sync(snapshots.driver.check)
             volumes = ImageVolumes(layout, usable, snapshots.driver.stack, usable.reach)
@@ -280,7 +280,9 @@ async def open_engine(
             await services.start(puller.run)
             repairer = Repairer(library)
             serve_nri = partial(services.start, nri.run) if nri.enabled else None
-            services.start_soon(_settle, handlers, recovery, serve_nri, library, repairer, crashed, ready)
+            services.start_soon(
+                _settle, handlers, recovery, serve_nri, library, stores, repairer, crashed, ready
+            )
             services.start_soon(_collect_networks, network, registry, config.network.gc_period_seconds, ready)
             streams = Streams(
                 layout=layout,
@@ -322,6 +324,7 @@ async def _settle(
     recovery: Recovery,
     serve_nri: Callable[[], Awaitable[None]] | None,
     library: Library,
+    stores: AdditionalStores,
     repairer: Repairer,
     crashed: bool,
     ready: trio.Event,
@@ -336,6 +339,7 @@ async def _settle(
     await recovery.settle()
     if serve_nri is not None:
         await serve_nri()
+    await stores.begun()
     ready.set()
     log.info("ready")
     steps: list[Callable[[], Awaitable[object]]] = [library.collect]

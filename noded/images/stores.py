@@ -36,6 +36,7 @@ MARK = "noded-store.json"
 LAYOUT = 1
 IMAGES, LAYERS = "images", "layers"
 _ANSWER_SECONDS = 10.0
+_START_SECONDS = 2.0  # how long a start waits for them before it accepts changes
 T = TypeVar("T")
 
 
@@ -62,6 +63,17 @@ class AdditionalStores:
     def __init__(self, paths: Sequence[Path], *, answer_seconds: float = _ANSWER_SECONDS) -> None:
         self._stores = [_Store(path) for path in paths]
         self._answer_seconds = answer_seconds
+        self._read = trio.Event()
+
+    async def begin(self) -> None:
+        """Read the stores for the first time."""
+        await self.refresh()
+        self._read.set()
+
+    async def begun(self) -> None:
+        """Wait until the stores have been read, but not long for one that does not answer."""
+        with trio.move_on_after(_START_SECONDS):
+            await self._read.wait()
 
     def images(self) -> tuple[Image, ...]:
         """All images of all stores, each once."""

@@ -29,6 +29,12 @@ def stored_files(store: Store) -> list[str]:
     return found
 
 
+def inode_count(path: Path) -> int:
+    return int(
+        subprocess.run(["du", "-s", "--inodes", path], capture_output=True, check=True).stdout.split()[0]
+    )
+
+
 def du(path: Path) -> int:
     os.sync()
     return int(subprocess.run(["du", "-s", "-B1", path], capture_output=True, check=True).stdout.split()[0])
@@ -267,6 +273,8 @@ def test_the_accounted_bytes_are_what_du_counts(tmp_path: Path) -> None:
         fixed = 8 * 4096  # the directories that are always there
         assert abs(found - fixed - info.image.used_bytes) < found / 100
         assert info.image.mountpoint == info.container.mountpoint == str(store.layout.root)
+        inodes = inode_count(store.layout.content) + inode_count(store.layout.layers)
+        assert 0 <= inodes - info.image.inodes_used <= 8
 
     with_store(tmp_path, test)
 
