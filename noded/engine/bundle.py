@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,13 @@ class BundleSpec:
             allowed_annotations=settings.allowed_annotations,
             default_seccomp=await self._profiles.of_handler(handler, seccomp) if seccomp else None,
         )
+
+    async def inject(
+        self, container: Container, spec: Mapping[str, Any], devices: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """Return the spec of this container with CDI devices in it. Raises: as `CdiDevices.apply`."""
+        _, features = await self._handlers.open(container.sandbox.record.handler)
+        return await self.cdi.apply(spec, devices, features)
 
     async def _namespaces(self, container: Container) -> NamespacePaths:
         sandbox = container.sandbox

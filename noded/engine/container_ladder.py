@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -135,7 +136,7 @@ class ContainerLadder:
         spec, user = await self._spec.build(container, image)
         resources = container.record.resources
         if self._nri.enabled:
-            spec, limits = await self._nri.create(container, spec)
+            spec, limits = await self._nri.create(container, spec, partial(self._spec.inject, container))
             resources = merge_resources(resources, limits) if limits is not None else resources
         data = json.dumps(spec, separators=(",", ":")).encode()
         path = container.ref.bundle / "config.json"

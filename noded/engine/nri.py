@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ _EVICTED_GRACE_SECONDS = 10.0
 
 Update = Callable[[str, dict[str, Any], Resources], Awaitable[None]]
 Stop = Callable[[str, float], Awaitable[None]]
+Inject = Callable[[Mapping[str, Any], Sequence[str]], Awaitable[Mapping[str, Any]]]
 Namespaces = Callable[[PodSandbox], dict[str, str]]
 
 
@@ -226,9 +227,12 @@ class Nri:
     # containers
 
     async def create(
-        self, container: Container, spec: dict[str, Any]
+        self, container: Container, spec: dict[str, Any], inject: Inject
     ) -> tuple[dict[str, Any], Resources | None]:
         """Let plugins adjust a new container.
+
+        Args:
+            inject: puts CDI devices, given by their names, into a spec.
 
         Returns: its spec, and the limits that plugins set, None = none.
         Raises: FailedPrecondition when a plugin refuses, two contradict each other, or what they want
@@ -253,6 +257,9 @@ class Nri:
                 f"an NRI plugin wants cgroups_path {linux.cgroups_path!r}: "
                 "noded keeps a container in the cgroup of its pod"
             )
+        devices = [device.name for device in creation.adjust.CDI_devices]
+        if devices:
+            spec = dict(await inject(spec, devices))
         spec = adjusted(spec, creation.adjust, swap_accounting=self._facts.swap_accounting)
         if linux.resources is None and linux.oom_score_adj is None:
             return spec, None

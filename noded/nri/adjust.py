@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noded.errors import FailedPrecondition
@@ -28,21 +28,14 @@ _SHARED: Final = frozenset({"shared", "rshared"})
 _SLAVE: Final = frozenset({"slave", "rslave"})
 _NAMESPACES: Final = frozenset({"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"})
 
-InjectDevices = Callable[[dict[str, Any], Sequence[str]], dict[str, Any]]
-
 
 def adjusted(
-    spec: Mapping[str, Any],
-    adjust: api.ContainerAdjustment,
-    *,
-    swap_accounting: bool,
-    inject_devices: InjectDevices | None = None,
+    spec: Mapping[str, Any], adjust: api.ContainerAdjustment, *, swap_accounting: bool
 ) -> dict[str, Any]:
-    """Return the spec with the adjustment in it.
+    """Return the spec with the adjustment in it, but for CDI devices, which come before all else.
 
     Args:
         swap_accounting: whether the node limits swap.
-        inject_devices: puts CDI devices, given by their names, into a spec; None = cannot be done.
 
     Raises: FailedPrecondition for what cannot be applied, naming it.
     """
@@ -57,12 +50,6 @@ def adjusted(
     for limit in adjust.rlimits:
         kept = [one for one in process.get("rlimits", []) if one["type"] != limit.type]
         process["rlimits"] = [*kept, {"type": limit.type, "hard": limit.hard, "soft": limit.soft}]
-    if adjust.CDI_devices:
-        names = [device.name for device in adjust.CDI_devices]
-        if inject_devices is None:
-            raise FailedPrecondition(f"an NRI plugin wants CDI devices {names}: noded cannot inject them")
-        result = inject_devices(result, names)
-        process, linux = result["process"], result["linux"]
     if adjust.linux is not None:
         _linux(process, linux, adjust.linux, swap_accounting)
     if adjust.mounts:

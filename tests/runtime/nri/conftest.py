@@ -19,8 +19,11 @@ REQUEST_SECONDS = 1.5  # how long a plugin that hangs is waited for
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[NodedDaemon]:
     registry.push(images.busybox_image(), "e2e/busybox", "1")
-    settings = {"nri": {"request_timeout_seconds": REQUEST_SECONDS}}
     directory = tmp_path_factory.mktemp("nri")
+    settings = {
+        "nri": {"request_timeout_seconds": REQUEST_SECONDS},
+        "cdi_spec_dirs": [directory / "cdi"],
+    }
     mirrors = {HOST: registry.host}
     with NodedDaemon(directory, mirrors=mirrors, insecure=[registry.host], settings=settings) as running:
         yield running

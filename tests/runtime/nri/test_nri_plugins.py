@@ -336,3 +336,22 @@ def test_an_installed_plugin_is_started_with_its_configuration_before_anything_h
         daemon.restart()
     container = run(cri, pod, "after")
     assert cri.exec(container, "/bin/sh", "-c", "echo $INSTALLED").stdout == b"\n"
+
+
+def test_a_plugin_gives_devices_of_cdi(plugin, daemon, cri, pod):
+    directory = daemon.settings["cdi_spec_dirs"][0]
+    directory.mkdir(parents=True, exist_ok=True)
+    edits = {"env": ["GIVEN=by cdi"]}
+    described = {"cdiVersion": "0.6.0", "kind": "nri.example/word", "devices": [{"name": "a"}]}
+    described["devices"][0]["containerEdits"] = edits
+    (directory / "word.json").write_text(json.dumps(described))
+    one = plugin()
+    device = one.pb.CDIDevice(name="nri.example/word=a")
+    one.on["CreateContainer"] = adjusting(one.pb, CDI_devices=[device])
+    one.connect()
+    container = run(cri, pod)
+    assert cri.exec(container, "/bin/sh", "-c", "echo $GIVEN").stdout == b"by cdi\n"
+    device.name = "nri.example/word=none"
+    one.on["CreateContainer"] = adjusting(one.pb, CDI_devices=[device])
+    with pytest.raises(grpc.RpcError, match=r"nri\.example/word=none"):
+        create(cri, pod, "second")
