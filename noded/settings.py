@@ -35,13 +35,8 @@ _HANDLER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 # Fields of HandlerConfig that are keys of its table; `name` is the table's own name.
-_HANDLER_KEYS = (
-    "type",
-    "default_annotations",
-    "allowed_annotations",
-    "create_timeout_seconds",
-    "seccomp_profile",
-    "cni_conf_dir",
+_HANDLER_KEYS = tuple(
+    each.name for each in dataclasses.fields(HandlerConfig) if each.name not in ("name", "options")
 )
 
 

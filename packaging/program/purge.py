@@ -9,16 +9,13 @@ Exit status: 0 when nothing is left, 1 otherwise, with a line for each thing on 
 """
 
 import asyncio
-import dataclasses
 import fcntl
 import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, "/usr/lib/noded")
@@ -27,7 +24,7 @@ import noded_start
 noded_start.prepare()
 
 from noded import settings  # noqa: E402
-from noded.cli import program  # noqa: E402
+from noded.cli import alone  # noqa: E402
 from noded.cli.client import Daemon, wait_for  # noqa: E402
 from noded.config import Config  # noqa: E402
 from noded.errors import NodedError  # noqa: E402
@@ -38,7 +35,6 @@ from noded.proto.runtime import v1 as cri  # noqa: E402
 
 # Plugins whose packages were removed before noded's, with what their pods still need.
 REMOVED_PLUGINS = "/run/noded/removed-plugins"
-READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 POD_SECONDS = 120.0
 
@@ -97,61 +93,8 @@ def in_use(layout: Layout) -> bool:
 
 def stop_pods(config: Config, report: Report) -> list[str]:
     """Run a noded apart from all clients and have it stop and remove every pod; return their ids."""
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o711)
-    with tempfile.TemporaryDirectory(prefix="purge-", dir=config.state) as name:
-        directory = Path(name)
-        address = directory / "noded.sock"
-        # A network that cannot be torn down must not hold anything up: it is reported as a debt.
-        alone = dataclasses.replace(
-            config,
-            listen=address,
-            listen_group="",
-            network=dataclasses.replace(config.network, del_grace_seconds=0.0),
-            metrics=dataclasses.replace(config.metrics, listen=""),
-            streaming=dataclasses.replace(config.streaming, address="127.0.0.1", port=0),
-        )
-        (directory / "noded.toml").write_text(settings.render(alone))
-        process = start(directory)
-        try:
-            return wait_for(remove_pods(f"unix://{address}", report))
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def start(directory: Path) -> subprocess.Popen[bytes]:
-    """Start the daemon and wait until it says that it is ready (sd_notify(3))."""
-    path = directory / "notify.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
-        ready.bind(str(path))
-        log = directory / "noded.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *program.command("noded", further_paths=[REMOVED_PLUGINS]),
-                    "serve", "--config", str(directory / "noded.toml"),
-                ],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env={**os.environ, "NOTIFY_SOCKET": str(path)},
-            )  # fmt: skip
-        ended = os.pidfd_open(process.pid)
-        try:
-            while True:
-                readable, _, _ = select.select([ready.fileno(), ended], [], [], READY_SECONDS)
-                if ready.fileno() in readable and b"READY=1" in ready.recv(4096).split(b"\n"):
-                    return process
-                if ready.fileno() not in readable:
-                    break
-        finally:
-            os.close(ended)
-    process.kill()
-    process.wait()
-    last = log.read_text(errors="replace").splitlines()[-1:] or ["it said nothing"]
-    raise NodedError(f"a noded for it does not start: {last[0]}")
+    with alone.running(config, further_paths=[REMOVED_PLUGINS]) as address:
+        return wait_for(remove_pods(address, report))
 
 
 async def remove_pods(address: str, report: Report) -> list[str]:

@@ -19,6 +19,7 @@ FAMILIES = (
     "trying",
     "images",
     "seccomp",
+    "upkeep",
     "demo",
 )
 

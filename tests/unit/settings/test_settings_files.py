@@ -112,7 +112,10 @@ def test_only_visible_toml_files_are_drop_ins(tmp_path: Path) -> None:
             "noded.toml:3: unknown key network.conf_dri; did you mean conf_dir?",
         ),
         ("[netwrok]\nconf_dir = '/x'", "noded.toml:1: unknown key netwrok; did you mean network?"),
-        ("images.zzz = 1", "noded.toml:1: unknown key images.zzz; valid are auth_file, config_path, "),
+        (
+            "images.zzz = 1",
+            "noded.toml:1: unknown key images.zzz; valid are additional_stores, auth_file, config_path, ",
+        ),
         ("root = 5", "noded.toml:1: root: expected a path, got an integer 5"),
         ("root = 'x'", "noded.toml:1: root: 'x' is not an absolute path"),
         ("images.keep_blobs = 1", "noded.toml:1: images.keep_blobs: expected a boolean, got an integer 1"),
