@@ -146,6 +146,9 @@ class Config:
         "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID",
         "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_KILL",
     )  # fmt: skip
+    # AppArmor profile of containers that name none: noded-default is built in, "" = none; another one
+    # is loaded by the administrator
+    apparmor_profile: str = "noded-default"
     default_sysctls: Mapping[str, str] = field(default_factory=dict)  # for pods with own namespaces
     timezone: str = ""  # TZ file name for containers, "" = image's own
     default_env: Mapping[str, str] = field(default_factory=dict)  # variables below those of image and pod

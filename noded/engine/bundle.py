@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import structlog
 import trio
 
 from noded.config import Config
+from noded.engine.apparmor import AppArmor
 from noded.engine.cdi import CdiDevices
 from noded.engine.container import Container
 from noded.engine.devices import host_devices, resolve_devices
@@ -80,6 +82,7 @@ class BundleSpec:
         self._registry = registry
         self._sandboxes = sandboxes
         self._looks = Looks()
+        self._apparmor = AppArmor(facts, config.apparmor_profile)
         self._image_volumes = volumes
         self._content = content
         self._hooks = hooks
@@ -122,6 +125,8 @@ class BundleSpec:
             self._config.allowed_devices,
         )
         config, policy, not_granted = with_features(config, policy, found, self._facts)
+        await self._apparmor.check_named(config.security)
+        policy = replace(policy, apparmor_profile=await self._apparmor.default_for(config.security))
         inputs = ContainerInputs(
             pod=sandbox.record.config,
             container=config,
