@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import select
 import signal
 import time
 from collections.abc import Iterable
@@ -211,14 +212,22 @@ class Cgroups:
         unit_slice = posixpath.basename(posixpath.dirname(place)) or "-.slice"
         if not systemd_units.start_scope(scope, unit_slice, [pid], f"noded {scope.removesuffix('.scope')}"):
             return False
-        deadline = time.monotonic() + _SCOPE_SECONDS
-        while pid not in self.procs(place):
-            # busctl cannot wait for the end of systemd's job, a matter of milliseconds.
-            if not Path(f"/proc/{pid}").exists():
-                raise NotFound(f"cannot move process {pid} into the scope {scope}: no such process")
-            if time.monotonic() >= deadline:
-                raise Unavailable(f"systemd did not move process {pid} into the scope {scope} in time")
-            time.sleep(cgroup_tree.SETTLE_SECONDS)
+        gone = f"cannot move process {pid} into the scope {scope}: it has ended"
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise NotFound(gone) from None
+        try:
+            deadline = time.monotonic() + _SCOPE_SECONDS
+            while pid not in self.procs(place):
+                if time.monotonic() >= deadline:
+                    raise Unavailable(f"systemd did not move process {pid} into the scope {scope} in time")
+                # busctl cannot wait for the end of systemd's job, a matter of milliseconds. A zombie
+                # is never moved.
+                if _ended(pidfd, cgroup_tree.SETTLE_SECONDS):
+                    raise NotFound(gone)
+        finally:
+            os.close(pidfd)
         return True
 
     def _read(self, place: str, controller: str, name: str) -> str | None:
@@ -280,6 +289,13 @@ class Cgroups:
         finally:
             for fd in pidfds.values():
                 os.close(fd)
+
+
+def _ended(pidfd: int, seconds: float) -> bool:
+    """Tell whether the process ends within that time; poll(2), as descriptors may be beyond select's."""
+    waiter = select.poll()
+    waiter.register(pidfd, select.POLLIN)
+    return bool(waiter.poll(seconds * 1000))
 
 
 def _write_quietly(path: Path | None, text: str) -> None:

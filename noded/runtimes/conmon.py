@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from noded.errors import DeadlineExceeded, Internal, InvalidArgument, NodedError, Unavailable
+from noded.errors import DeadlineExceeded, Internal, InvalidArgument, NodedError, NotFound, Unavailable
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, set_oom_score_adj
 from noded.model.runtime import TaskCreate
@@ -101,7 +101,10 @@ class Conmon:
                 write_record(create.ref.bundle, record)
                 if create.monitor_cgroup:
                     stage = f"moving the monitor to cgroup {create.monitor_cgroup}"
-                    await trio.to_thread.run_sync(self._move, create.monitor_cgroup, monitor.pid)
+                    try:
+                        await trio.to_thread.run_sync(self._move, create.monitor_cgroup, monitor.pid)
+                    except NotFound as error:  # it ended at once, and said why: no log directory
+                        raise self._silent(create, error, pipes) from error
                 pipes.start_byte()
                 stage = f"waiting for {self.runtime_name} create"
                 reply = await pipes.read_reply()
@@ -161,6 +164,11 @@ class Conmon:
             return pid
         said = "; ".join(word for word in (plain_words(message), plain_words(pipes.read_stderr())) if word)
         raise runtime_error(action, said.encode(), "the monitor ended without a word")
+
+    def _silent(self, create: TaskCreate, error: NotFound, pipes: _Pipes) -> NodedError:
+        """What a monitor's end before its start means."""
+        action = f"the monitor of container {create.ref.id} could not start"
+        return runtime_error(action, plain_words(pipes.read_stderr()).encode(), str(error))
 
     def _protect(self, monitor: ProcessIdentity, value: int) -> None:
         if not set_oom_score_adj(monitor.pid, value):
