@@ -1,6 +1,6 @@
 # noded. `make` alone lists the targets; each sets up all that it needs by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint regen prove bench deb rpm roots lock packages venv clean
+.PHONY: help demo test unit lint regen prove bench vm deb rpm roots lock packages venv clean
 .NOTPARALLEL:
 
 BIN := .venv/bin
@@ -43,6 +43,10 @@ bench: ## noded beside containerd and the floor, with a table of ratios; BENCH=q
 	@packaging/setup/packages.sh bench
 	@packaging/setup/venv.sh dev
 	$(ISOLATE) $(BIN)/python -m tests.bench $(if $(filter quick,$(BENCH)),--quick) $(BENCH_FLAGS)
+
+vm: venv ## noded's packages on a real Debian with systemd and AppArmor, in a virtual machine (root, minutes)
+	@packaging/setup/packages.sh vm
+	NODED_VM=1 $(PYTEST) -x -s tests/vm $(PYTEST_FLAGS)
 
 deb: venv ## noded and its plugins as Debian packages, in dist/
 	PYTHONPATH=packaging $(BIN)/python -m noded_packaging deb

@@ -1,5 +1,5 @@
 #!/bin/sh
-# packages.sh demo|test|prove|bench: makes sure that the programs which that command runs are here.
+# packages.sh demo|test|prove|bench|vm: makes sure that the programs which that command runs are here.
 # As root on a Debian-like system the missing ones are installed with apt-get; elsewhere they are
 # named. Exits 1 when something that cannot be done without is still missing.
 set -eu
@@ -38,13 +38,22 @@ need() { # need PACKAGE CHECK...
     "$@" || missing="$missing $package"
 }
 
-need runc have_program runc
-need crun have_program crun
-need conmon have_program conmon
-need catatonit have_program catatonit
-need containernetworking-plugins have_cni_plugins
-need iptables have_program iptables
-need busybox-static have_static_busybox
+if [ "$purpose" = vm ]; then
+    # The guest has all that runs in it; here only what makes it.
+    need qemu-system-x86 have_program qemu-system-x86_64
+    need debootstrap have_program debootstrap
+    need e2fsprogs have_program mkfs.ext4
+    need busybox-static have_static_busybox
+fi
+if [ "$purpose" != vm ]; then
+    need runc have_program runc
+    need crun have_program crun
+    need conmon have_program conmon
+    need catatonit have_program catatonit
+    need containernetworking-plugins have_cni_plugins
+    need iptables have_program iptables
+    need busybox-static have_static_busybox
+fi
 if [ "$purpose" = bench ]; then
     need containerd have_program containerd
     need docker-registry have_program docker-registry

@@ -1,0 +1,86 @@
+"""Pods under systemd with cgroup v2."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vm.node import IMAGE, Node
+
+
+def test_the_package_starts_the_daemon_that_tells_systemd_when_it_is_ready(node: Node) -> None:
+    assert node.property("Type") == "notify"
+    assert node.property("ActiveState") == "active"
+    assert node.property("SubState") == "running"
+    status = node.cri.runtime.Status(node.cri.pb.StatusRequest(verbose=True), timeout=30)
+    conditions = {condition.type: condition.status for condition in status.status.conditions}
+    assert conditions["RuntimeReady"], status
+    assert conditions["NetworkReady"], status
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_a_pod_runs_in_a_scope_of_systemd(node: Node, handler: str) -> None:
+    pod_id, config = node.run_pod(handler)
+    container = node.cri.container_config("main", IMAGE, ["sleep", "1000"], memory_bytes=64 << 20)
+    container.linux.resources.cpu_quota = 50_000
+    container.linux.resources.cpu_period = 100_000
+    container.linux.resources.cpu_shares = 512
+    container_id = node.cri.run_container(pod_id, container, config)
+    cgroup = node.cgroup(container_id)
+    assert f"/kubepods.slice/kubepods-burstable.slice/noded-{container_id}.scope" in cgroup
+    assert node.guest.read(f"{cgroup}/memory.max").strip() == str(64 << 20)
+    assert node.guest.read(f"{cgroup}/cpu.max").split() == ["50000", "100000"]
+    assert node.property("ActiveState", f"noded-{container_id}.scope") == "active"
+    assert node.output(container_id, "cat", "/proc/self/cgroup").strip() == "0::/"
+    node.cri.remove_pod(pod_id)
+    assert node.guest.run("sh", "-c", f"ls -d {cgroup}", status=None).endswith("No such file or directory\n")
+
+
+def test_a_container_over_its_memory_limit_is_reported_as_oom_killed(node: Node) -> None:
+    pod_id, config = node.run_pod()
+    script = "x=a; while true; do x=$x$x; done"
+    container = node.cri.container_config("eater", IMAGE, ["sh", "-c", script], memory_bytes=32 << 20)
+    status = node.wait_exited(node.cri.run_container(pod_id, container, config))
+    assert (status.reason, status.exit_code) == ("OOMKilled", 137), status
+
+
+def test_stats_are_those_of_the_container_cgroup(node: Node) -> None:
+    pod_id, config = node.run_pod()
+    script = "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; exec sleep 1000"
+    container_id = node.cri.run_container(
+        pod_id, node.cri.container_config("main", IMAGE, ["sh", "-c", script], memory_bytes=64 << 20), config
+    )
+    cgroup = node.cgroup(container_id)
+    request = node.cri.pb.ContainerStatsRequest(container_id=container_id)
+    stats = node.cri.runtime.ContainerStats(request, timeout=60).stats
+    assert stats.cpu.usage_core_nano_seconds.value > 0, stats
+    current = int(node.guest.read(f"{cgroup}/memory.current"))
+    assert 0 < stats.memory.usage_bytes.value <= 64 << 20
+    assert 0 < current <= 64 << 20
+
+
+def test_a_hugepage_limit_is_in_force(node: Node) -> None:
+    pod_id, config = node.run_pod()
+    container = node.cri.container_config("main", IMAGE, ["sleep", "1000"])
+    limit = container.linux.resources.hugepage_limits.add()
+    limit.page_size, limit.limit = "2MB", 4 << 20
+    container_id = node.cri.run_container(pod_id, container, config)
+    assert node.guest.read(f"{node.cgroup(container_id)}/hugetlb.2MB.max").strip() == str(4 << 20)
+
+
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_a_pod_in_its_own_user_namespace_has_mapped_users_and_files(node: Node, handler: str) -> None:
+    pb = node.cri.pb
+    config = node.cri.pod_config(
+        log_directory="/var/log/pods/userns", cgroup_parent="kubepods-burstable.slice"
+    )
+    mapping = pb.IDMapping(host_id=1_000_000, container_id=0, length=65536)
+    userns = pb.UserNamespace(mode=pb.POD, uids=[mapping], gids=[mapping])
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(userns)
+    pod_id = node.cri.run_pod(config, handler)
+    container = node.cri.container_config("main", IMAGE, ["sleep", "1000"])
+    container.linux.security_context.namespace_options.userns_options.CopyFrom(userns)
+    container_id = node.cri.run_container(pod_id, container, config)
+    assert node.output(container_id, "cat", "/proc/self/uid_map").split() == ["0", "1000000", "65536"]
+    owner = node.guest.run("stat", "-c", "%u", f"/proc/{node.container_pid(container_id)}").strip()
+    assert owner == "1000000"
+    assert node.output(container_id, "stat", "-c", "%u", "/bin/busybox").strip() == "0"
