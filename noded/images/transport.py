@@ -19,15 +19,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
-import urllib3
 
 from noded.errors import InvalidArgument
 from noded.images.endpoints import CERTS_DIRS, TLSFiles, tls_files
-from noded.images.leash import LEASH, Leash, PlainPool, TLSPool, cut_on_cancel
+from noded.images.leash import LEASH, Leash, cut_on_cancel
 from noded.images.proxies import Proxies
+
+if TYPE_CHECKING:  # imported with the first request: a daemon that pulls nothing is 3 MB smaller
+    import urllib3
 
 CHUNK_BYTES: Final = 256 * 1024  # the most of one read; a larger buffer only misses the CPU's cache
 MAX_ERROR_BODY: Final = 64 * 1024  # bytes of an answer read for its error message or to reuse the connection
@@ -141,8 +143,6 @@ class Transport:
         self._user_agent = user_agent or f"noded/{_version()}"
         self._pools: dict[_PoolKey, urllib3.PoolManager] = {}
         self._lock = threading.Lock()
-        # An operator asked for it with `insecure = true`; saying so at each request helps nobody.
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     async def call(self, work: Callable[..., T], *args: Any) -> T:
         """Run `work(*args)` in a worker thread, where `open` may be used.
@@ -190,6 +190,8 @@ class Transport:
 
         Raises: Fault; InvalidArgument for bad certificate files or a bad proxy URL.
         """
+        import urllib3
+
         trio.from_thread.check_cancelled()
         leash = LEASH.get()
         parsed = urllib3.util.parse_url(url)
@@ -251,6 +253,12 @@ def _close_idle(manager: urllib3.PoolManager) -> None:
 
 
 def _new_pool(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
+    import urllib3
+
+    from noded.images.leashed_pools import PlainPool, TLSPool
+
+    # An operator asked for it with `insecure = true`; saying so at each request helps nobody.
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     options: dict[str, Any] = {"num_pools": 16, "maxsize": 16, "ssl_context": context}
     if context.verify_mode == ssl.CERT_NONE:
         options |= {"cert_reqs": "CERT_NONE", "assert_hostname": False}
@@ -302,6 +310,8 @@ def _mtime(name: Path) -> int:
 @contextmanager
 def _faults() -> Iterator[None]:
     """Turns what urllib3 raises into a Fault, or into the cancellation that caused it."""
+    import urllib3
+
     try:
         yield
     except (urllib3.exceptions.HTTPError, OSError, trio.TooSlowError, UnicodeError) as error:
@@ -310,6 +320,8 @@ def _faults() -> Iterator[None]:
 
 
 def _fault(error: Exception) -> Fault:
+    import urllib3
+
     cause = _root(error)
     text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError):

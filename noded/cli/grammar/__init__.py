@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Sequence
 
 # In the order of `noded --help`.
 FAMILIES = (
@@ -24,8 +25,12 @@ FAMILIES = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the `noded` program; a parsed command has `run`, "module:function"."""
+def parser(families: Sequence[str] = FAMILIES) -> argparse.ArgumentParser:
+    """The parser of the `noded` program; a parsed command has `run`, "module:function".
+
+    Args:
+        families: whose commands it knows; fewer are quicker to declare.
+    """
     top = argparse.ArgumentParser(
         prog="noded",
         description="Kubernetes container runtime daemon: CRI v1 with runtime handlers as plugins.",
@@ -36,6 +41,6 @@ def parser() -> argparse.ArgumentParser:
         "--debug", action="store_true", default=False, help="show a traceback when a command fails"
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for family in FAMILIES:
+    for family in families:
         importlib.import_module(f"{__name__}.{family}").declare(commands)
     return top

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
+from functools import cache
 
 from noded.edge.cri import encode_image, encode_pod, metric_families, metric_wire, stats_wire
 from noded.edge.cri.core import Bridge, Containers, Images, Sandboxes, Stats
@@ -38,9 +39,6 @@ class StatsService:
         # An entry is a record of field 1, and so are the attributes in both messages of stats.
         self._container_attributes = Entries(_container_attributes)
         self._pod_attributes = Entries(_pod_attributes)
-        self._descriptors = encode(
-            v1.ListMetricDescriptorsResponse(descriptors=metric_families.descriptors())
-        )
 
     def methods(self) -> list[Method]:
         return [
@@ -191,7 +189,7 @@ class StatsService:
     # metrics
 
     async def metric_descriptors(self, request: v1.ListMetricDescriptorsRequest, deadline: Deadline) -> bytes:
-        return self._descriptors
+        return _descriptors()
 
     async def list_pod_metrics(self, request: v1.ListPodSandboxMetricsRequest, deadline: Deadline) -> bytes:
         return b"".join(await self._metric_records(deadline))
@@ -213,6 +211,11 @@ class StatsService:
             if index % _PODS_PER_TURN == 0:
                 await asyncio.sleep(0)
         return records
+
+
+@cache
+def _descriptors() -> bytes:
+    return encode(v1.ListMetricDescriptorsResponse(descriptors=metric_families.descriptors()))
 
 
 def _container_attributes(view: ContainerView) -> v1.ContainerAttributes:
