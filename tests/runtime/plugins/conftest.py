@@ -17,6 +17,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(str(site))  # a daemon of the test gets its module path
 
     def write(distribution: str, source: str) -> None:
         module = distribution.replace("-", "_")
