@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from noded.options import AtLeast
 
 Seconds = Annotated[float, AtLeast(0)]
+StorageDriver = Literal["overlay", "fuse-overlayfs", "btrfs", "vfs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class ImagesConfig:
     additional_stores: tuple[Path, ...] = ()
     # how new containers get their root file system: overlay (the kernel's), fuse-overlayfs (the program),
     # btrfs (snapshots, `root` must be on btrfs), vfs (copies, works everywhere); others keep theirs
-    storage_driver: Literal["overlay", "fuse-overlayfs", "btrfs", "vfs"] = "overlay"
+    storage_driver: StorageDriver = "overlay"
     # what each container may write, 0 = no limit; the pod annotations noded.io/disk-quota and
     # noded.io/disk-quota.CONTAINER replace it. Needs btrfs with quotas, or xfs or ext4 with prjquota
     container_quota_bytes: Annotated[int, AtLeast(0)] = 0
@@ -118,6 +119,7 @@ class HandlerConfig:
     seccomp_profile: str = ""
     # CNI configuration directory of this handler's pods, an absolute path; "" = that of [network]
     cni_conf_dir: str = ""
+    storage_driver: Literal["", StorageDriver] = ""  # of this handler's new containers; "" = that of [images]
 
 
 @dataclass(frozen=True, slots=True)

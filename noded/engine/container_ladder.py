@@ -103,7 +103,11 @@ class ContainerLadder:
         annotations = container.sandbox.record.config.annotations
         quota = disk_quota(annotations, container.record.config.name, self._container_quota_bytes)
         await self._snapshots.prepare(
-            container.id, image, pod_user_namespace(container.sandbox), quota_bytes=quota
+            container.id,
+            image,
+            pod_user_namespace(container.sandbox),
+            quota_bytes=quota,
+            storage_driver=self._handlers.settings(container.sandbox.record.handler).storage_driver,
         )
 
     async def _rootfs_down(self, container: Container) -> None:

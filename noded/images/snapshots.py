@@ -34,7 +34,7 @@ class Snapshots:
     """Root file systems of the containers of one noded instance.
 
     Args:
-        storage_driver: what new containers are made with; those that exist keep theirs.
+        storage_driver: what new containers are made with unless they say; those that exist keep theirs.
         reach: makes sure that an image's layers can be reached, or raises.
 
     Raises: FailedPrecondition for an unknown driver.
@@ -61,6 +61,7 @@ class Snapshots:
         *,
         mount_label: str = "",
         quota_bytes: int = 0,
+        storage_driver: str = "",
     ) -> None:
         """Make and mount the root file system of a container at `layout.rootfs(container_id)`.
 
@@ -70,6 +71,7 @@ class Snapshots:
             userns: mappings of the pod's user namespace, None or empty = none.
             mount_label: SELinux label for all files ("" = the file system's own).
             quota_bytes: what the container may write at most, 0 = no limit.
+            storage_driver: what a new container is made with, "" = the configured one.
 
         Raises: FailedPrecondition when a layer is missing, the kernel cannot map owners, the storage
             driver cannot work here, or the file system has no quotas.
@@ -77,7 +79,9 @@ class Snapshots:
         """
         if self._reach is not None:
             await self._reach(image)
-        await trio.to_thread.run_sync(self._prepare, container_id, image, userns, mount_label, quota_bytes)
+        await trio.to_thread.run_sync(
+            self._prepare, container_id, image, userns, mount_label, quota_bytes, storage_driver
+        )
 
     async def remount(self, container_id: str, image: Image, userns: UserNamespace | None) -> None:
         """`prepare` by the name of what it does after a reboot."""
@@ -106,6 +110,7 @@ class Snapshots:
         mapping: UserNamespace | None,
         mount_label: str,
         quota_bytes: int,
+        storage_driver: str,
     ) -> None:
         target = self._layout.rootfs(container_id)
         if mounts.is_mountpoint(target):
@@ -118,7 +123,7 @@ class Snapshots:
             self._quotas.enclose(data)
         else:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)  # holds set-id programs: for root only
-        driver = self._driver_of(data)
+        driver = self._driver_of(data, storage_driver)
         target.mkdir(mode=0o755, parents=True, exist_ok=True)
         if mapping is not None and not mapping.uids:
             mapping = None
@@ -128,19 +133,25 @@ class Snapshots:
         if quota_bytes:
             self._quotas.limit(data, quota_bytes)
 
-    def _driver_of(self, data: Path) -> Driver:
-        """The driver that a container was made with; the configured one for a new container."""
+    def _driver_of(self, data: Path, wanted: str) -> Driver:
+        """The driver that a container was made with; for a new one the wanted or the configured one."""
         mark = data / _DRIVER
         try:
-            return open_driver(mark.read_text(), self._layout, self._layers)
+            return self._driver(mark.read_text())
         except FileNotFoundError:
             pass
         if (data / "upper").is_dir():
             return OverlayDriver(self._layers)
-        self.driver.check()
-        if self.driver.name != "overlay":  # what it makes is told by its name
-            files.publish(mark, self.driver.name.encode(), 0o600, durable=False)
-        return self.driver
+        driver = self._driver(wanted)
+        driver.check()
+        if driver.name != "overlay":  # what it makes is told by its name
+            files.publish(mark, driver.name.encode(), 0o600, durable=False)
+        return driver
+
+    def _driver(self, name: str) -> Driver:
+        if name in ("", self.driver.name):
+            return self.driver
+        return open_driver(name, self._layout, self._layers)
 
     def _remove(self, container_id: str) -> None:
         for path in (self._layout.rootfs(container_id), self._layout.bundle(container_id) / "lowers"):

@@ -62,3 +62,22 @@ def test_a_node_with_btrfs_limits_a_container_and_shares_its_images(btrfs, tmp_p
         assert cri.exec(container, "echo", "runs").stdout == b"runs\n"
         with pytest.raises(grpc.RpcError, match="additional image store"):
             cri.image.RemoveImage(cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image=image)), timeout=20)
+
+
+def test_a_handler_with_a_storage_driver_of_its_own_makes_its_containers_with_it(tmp_path, pushed):
+    settings = {"runtimes": {"copied": {"type": "runc", "storage_driver": "vfs"}}}
+    roots = {}
+    with (
+        NodedDaemon(tmp_path, settings=settings, mirrors={HOST: pushed.host}) as daemon,
+        daemon.client() as cri,
+    ):
+        cri.pull(f"{HOST}/e2e/busybox:1")
+        for handler in ("runc", "copied"):
+            config_of = daemon.pod_config(cri)
+            pod = cri.run_pod(config_of, handler)
+            config = cri.container_config("c", f"{HOST}/e2e/busybox:1", ["sleep", "1000"])
+            container = cri.run_container(pod, config, config_of)
+            mounted = cri.exec(container, "cat", "/proc/mounts").stdout.decode().splitlines()
+            roots[handler] = next(line.split()[2] for line in mounted if line.split()[1] == "/")
+    assert roots["runc"] == "overlay"
+    assert roots["copied"] != "overlay"
