@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tarfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -56,7 +55,6 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     layout = images.write_layout(images.busybox_image(), directory / "layout", IMAGE)
     with tarfile.open(files / "image.tar", "w") as archive:
         archive.add(layout, arcname=".")
-    subprocess.run(["sync", "-f", directory], check=True)
     payload = write_disk(files, directory / "payload.img", 256)
     with Guest(payload, directory) as running:
         yield running
