@@ -4,12 +4,17 @@ Each connection keeps a duplicate of its socket, its *lifeline*; a call knows th
 its *leash*. Cutting the leash shuts the socket down, and the thread's read, write or TLS handshake
 ends at once. Name look-up and connect run on the trio side (happy eyeballs, cancellable by
 themselves), from where the thread takes the finished socket.
+
+A socket's timeout bounds the silence between two bytes, and a peer that sends its headers byte by byte
+never reaches it. So the leash has a *patience* too, a deadline that is kept on the trio side.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import trio
@@ -65,6 +70,39 @@ class Leash:
         self._lock = threading.Lock()
         self._lifeline: Lifeline | None = None
         self._cut = False
+        self._patience = trio.CancelScope()
+        self._waiting = False
+        self.overdue = False  # patience ended, and with it the connection
+
+    @contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Break the connection when the block takes longer. Only in the call's thread."""
+        trio.from_thread.run_sync(self._set_patience, seconds)
+        with self._lock:
+            self.overdue, self._waiting = False, True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting = False
+
+    def _set_patience(self, seconds: float) -> None:
+        self._patience.deadline = trio.current_time() + seconds
+
+    async def watch(self) -> None:
+        """Serve `patience` until cancelled, and cut the leash then."""
+        try:
+            while True:
+                with self._patience:
+                    await trio.sleep_forever()
+                self._patience = trio.CancelScope()
+                with self._lock:
+                    if self._waiting:  # else it ran out after the block had ended
+                        self.overdue = True
+                        if self._lifeline is not None:
+                            self._lifeline.cut()
+        finally:
+            self.cut()
 
     def hold(self, lifeline: Lifeline) -> None:
         with self._lock:
@@ -91,11 +129,3 @@ class Leash:
 
 
 LEASH: ContextVar[Leash] = ContextVar("LEASH")  # how a connection deep in urllib3 finds its call
-
-
-async def cut_on_cancel(leash: Leash) -> None:
-    """Wait for cancellation; cut the leash then."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        leash.cut()

@@ -114,7 +114,11 @@ class RegistryClient:
         while True:
             try:
                 with self._exchange.request(source, "GET", resource, headers) as reply:
-                    return reply.body(limit_bytes), reply
+                    data = reply.body(limit_bytes)
+                if not data and not reply.has_length:
+                    # http.client takes a connection that ends amid the headers for an empty answer.
+                    raise Fault(Trouble.DROPPED, "the connection broke")
+                return data, reply
             except Fault as fault:
                 failures += 1
                 if failures >= self._retry.attempts:

@@ -4,7 +4,8 @@ Theory of operation. A blocking exchange runs in a worker thread by `Transport.c
 cannot be interrupted from Python, so on cancellation the call's connection is shut down under it
 (`noded.images.leash`): the thread wakes with an error, sees the cancellation and unwinds.
 
-The socket timeout is the stall timeout: a peer that sends nothing for so long is given up.
+The socket timeout is the stall timeout: a peer that sends nothing for so long is given up, as is one
+whose headers are not there after the time for connecting and one stall timeout.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import trio
 
 from noded.errors import InvalidArgument
 from noded.images.endpoints import CERTS_DIRS, TLSFiles, tls_files
-from noded.images.leash import LEASH, Leash, cut_on_cancel
+from noded.images.leash import LEASH, Leash
 from noded.images.proxies import Proxies
 
 if TYPE_CHECKING:  # imported with the first request: a daemon that pulls nothing is 3 MB smaller
@@ -35,6 +36,7 @@ CHUNK_BYTES: Final = 256 * 1024  # the most of one read; a larger buffer only mi
 MAX_ERROR_BODY: Final = 64 * 1024  # bytes of an answer read for its error message or to reuse the connection
 PROBE_SECONDS: Final = 5.0  # for a connection and TLS handshake with a host that may have no TLS
 MAX_POOLS: Final = 64  # hosts whose connections are kept open
+OVERDUE: Final = "did not begin its answer in time"
 
 T = TypeVar("T")
 
@@ -71,6 +73,11 @@ class Reply:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the headers tell where the body ends; else it ends with the connection."""
+        return "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
 
     def chunks(self) -> Iterator[bytes]:
         """The body, in the pieces that arrive. Raises: Fault."""
@@ -158,7 +165,7 @@ class Transport:
             return work(*args)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(cut_on_cancel, leash)
+            nursery.start_soon(leash.watch)
             try:
                 values.append(await trio.to_thread.run_sync(run, limiter=self._limiter))
             except Exception as error:
@@ -206,7 +213,7 @@ class Transport:
         )
         # Where plain HTTP is the other way in, a silent TLS handshake must not use up the whole budget.
         patience = min(self._connect_seconds, PROBE_SECONDS) if probing else self._connect_seconds
-        with _faults():
+        with _faults(leash), leash.patience(patience + self._stall_seconds):
             raw = pool.request(
                 method,
                 url,
@@ -218,6 +225,9 @@ class Transport:
                 decode_content=False,
                 timeout=urllib3.Timeout(connect=patience, read=self._stall_seconds),
             )
+        if leash.overdue:  # the headers end where the connection was cut, for all that http.client can see
+            raw.close()
+            raise Fault(Trouble.STALLED, OVERDUE)
         return Reply(raw, leash, url)
 
     def close(self) -> None:
@@ -308,7 +318,7 @@ def _mtime(name: Path) -> int:
 
 
 @contextmanager
-def _faults() -> Iterator[None]:
+def _faults(leash: Leash | None = None) -> Iterator[None]:
     """Turns what urllib3 raises into a Fault, or into the cancellation that caused it."""
     import urllib3
 
@@ -316,10 +326,14 @@ def _faults() -> Iterator[None]:
         yield
     except (urllib3.exceptions.HTTPError, OSError, trio.TooSlowError, UnicodeError) as error:
         trio.from_thread.check_cancelled()  # a connection that we cut is no fault of the peer
+        if leash is not None and leash.overdue:
+            raise Fault(Trouble.STALLED, OVERDUE) from error
         raise _fault(error) from error
 
 
 def _fault(error: Exception) -> Fault:
+    import http.client
+
     import urllib3
 
     cause = _root(error)
@@ -342,6 +356,8 @@ def _fault(error: Exception) -> Fault:
         return Fault(Trouble.DROPPED, "the connection broke")
     if isinstance(cause, OSError):
         return Fault(Trouble.UNREACHABLE, text)
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, http.client.IncompleteRead):
+        return Fault(Trouble.PROTOCOL, f"not HTTP as it should be: {text[:200]!r}")
     return Fault(
         Trouble.DROPPED if isinstance(error, urllib3.exceptions.ProtocolError) else Trouble.PROTOCOL, text
     )

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from pull_node import BASE, IMAGE, TOP, Node, check, check_tree
 
-from noded.config import ImagesConfig
 from noded.errors import DataLoss, NotFound, PermissionDenied, RegistryUnavailable
-from noded.images.auth import Credentials
-from noded.images.content import ContentStore
-from noded.images.layers import LayerStore
 from noded.images.library import Library
 from noded.images.pull import Puller
-from noded.images.transport import Transport
-from noded.images.unpack.client import Unpacker
 from noded.model.image import Credential
-from noded.model.paths import Layout
-from noded.store.database import Database
-from noded.store.images import ImageRows
-from noded.store.schema import MIGRATIONS
-from tests.support.images import Entry, Image, artifact, build, index, tar
+from tests.support.images import artifact, build, index
 from tests.support.registry import PASSWORD, USER, Registry
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry"),
 ]
-
-BASE = tar([Entry("etc/", mode=0o755), Entry("etc/name", b"base"), Entry("etc/old", b"gone")])
-TOP = tar([Entry("etc/.wh.old"), Entry("bin/", mode=0o755), Entry("bin/tool", os.urandom(700_000), 0o4755)])
-IMAGE = build([BASE, TOP])
 
 
 @pytest.fixture(scope="module")
@@ -45,88 +31,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield running
 
 
-class Node:
-    """The image side of a daemon, from registries.conf to the database."""
-
-    def __init__(self, directory: Path, *, keep_blobs: bool = True) -> None:
-        self.keep_blobs = keep_blobs
-        self.layout = Layout(directory / "root", directory / "state")
-        self.layout.root.mkdir(parents=True)
-        self.conf = directory / "registries.conf"
-        self.auth = directory / "auth.json"
-
-    def trust(self, registry: Registry) -> None:
-        self.conf.write_text(f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n')
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[tuple[Puller, Library]]:
-        database = await Database.open(self.layout.database, MIGRATIONS)
-        transport = Transport(stall_seconds=5)
-        try:
-            async with Unpacker() as unpacker, trio.open_nursery() as nursery:
-                content = ContentStore(self.layout.content)
-                layers = LayerStore(self.layout.layers, unpacker)
-                library = Library(
-                    content=content,
-                    layers=layers,
-                    rows=ImageRows(database),
-                    layout=self.layout,
-                    keep_blobs=self.keep_blobs,
-                )
-                library.set_in_use(tuple)
-                await library.load()
-                await library.collect()
-                config = ImagesConfig(registries_conf=self.conf)
-                credentials = Credentials([self.auth])
-                puller = Puller(
-                    config, content, layers, library, transport=transport, credentials=credentials
-                )
-                await nursery.start(puller.run)
-                yield puller, library
-                nursery.cancel_scope.cancel()
-        finally:
-            await database.close()
-
-    def run(self, work: Callable[[Puller, Library], Awaitable[None]]) -> None:
-        async def main() -> None:
-            with trio.fail_after(120):
-                async with self.running() as (puller, library):
-                    await work(puller, library)
-
-        trio.run(main)
-
-    def is_empty(self) -> bool:
-        files = [path for path in self.layout.content.rglob("*") if path.is_file()]
-        layers = [path for path in self.layout.layers.iterdir() if path.name != ".staging"]
-        return not files and not layers and not list((self.layout.layers / ".staging").iterdir())
-
-
 @pytest.fixture
 def node(tmp_path: Path, registry: Registry) -> Node:
     made = Node(tmp_path)
     made.trust(registry)
     return made
-
-
-def tree(library: Library, image_id: str, layer: int) -> Path:
-    image = library.get(image_id)
-    assert image is not None
-    return library.layers.tree(image.layers[layer].chain_id)
-
-
-def check(library: Library, name: str, image: Image = IMAGE) -> None:
-    check_tree(library, name, image)
-    for digest in image.blobs:
-        library.content.verify(digest)
-
-
-def check_tree(library: Library, name: str, image: Image = IMAGE) -> None:
-    kept = library.get(name)
-    assert kept is not None
-    assert kept.id == image.id
-    assert (tree(library, name, 0) / "etc/name").read_bytes() == b"base"
-    tool = tree(library, name, 1) / "bin/tool"
-    assert tool.stat().st_mode & 0o7777 == 0o4755
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
