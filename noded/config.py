@@ -104,6 +104,28 @@ class NriConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkloadResources:
+    """What containers of a workload get instead of what the kubelet asks; 0 and "" leave that."""
+
+    cpushares: Annotated[int, AtLeast(0)] = 0  # relative weight of CPU time
+    cpuset: str = ""  # CPUs, such as "0-3,7"
+    cpuquota: Annotated[int, AtLeast(0)] = 0  # microseconds of CPU time in each period
+    cpuperiod: Annotated[int, AtLeast(0)] = 0  # microseconds
+    cpulimit: Annotated[int, AtLeast(0)] = 0  # thousandths of a CPU, instead of cpuquota
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadConfig:
+    """`[workloads.NAME]`: pods with an annotation of this key are of this kind."""
+
+    activation_annotation: str  # the key, whatever its value
+    # a pod gives one container other resources by PREFIX/CONTAINER = '{"cpushares": 512}'; "" = it may not
+    annotation_prefix: str = ""
+    allowed_annotations: tuple[str, ...] = ()  # globs, beside those of the pod's runtime handler
+    resources: WorkloadResources = WorkloadResources()
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerConfig:
     """`[runtimes.HANDLER]`: one runtime handler. Other keys belong to its type's options."""
 
@@ -163,6 +185,9 @@ class Config:
     absent_mount_sources_to_reject: tuple[str, ...] = ()
     # devices that a pod may name in the annotation devices.noded.io, where its handler allows that
     allowed_devices: tuple[str, ...] = ("/dev/fuse", "/dev/net/tun")
+    # kinds of pods by annotation, each a table [workloads.NAME]: activation_annotation, annotation_prefix,
+    # allowed_annotations, and resources = { cpushares, cpuset, cpuquota, cpuperiod, cpulimit }
+    workloads: Mapping[str, WorkloadConfig] = field(default_factory=dict)
     # directories with files of CDI devices; a later one replaces devices of an earlier one
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
     # directories with OCI hooks, oci-hooks(5); a later one hides files of the same name in earlier ones

@@ -152,6 +152,8 @@ def _value(value: Any) -> str:
         return _string(str(value))
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
+    if dataclasses.is_dataclass(value):
+        return _value({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, Mapping):
         if not value:
             return "{}"

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from noded.config import Config, HandlerConfig
+from noded.config import Config, HandlerConfig, WorkloadConfig, WorkloadResources
 from noded.config_text import documentation, render, render_default
 from noded.errors import InvalidArgument, NotFound
+from noded.model.cpus import parse_cpus
 from noded.options import Located, dotted, origin_of, parse_options, unknown_key
 
 __all__ = [
@@ -171,12 +172,32 @@ def interpret(table: Located) -> Config:
         raise InvalidArgument(
             f"{where}default_runtime: no handler {config.default_runtime!r} in [runtimes]; there are {known}"
         )
+    _check_workloads(config.workloads)
     if config.monitor_cgroup != "pod" and not config.monitor_cgroup.startswith("/"):
         raise InvalidArgument(
             f"{origin_of(table, 'monitor_cgroup')}monitor_cgroup: {config.monitor_cgroup!r} is neither "
             "pod nor an absolute cgroup path"
         )
     return config
+
+
+def _check_workloads(workloads: Mapping[str, WorkloadConfig]) -> None:
+    activated: dict[str, str] = {}
+    for name, workload in workloads.items():
+        where, key = f"workloads.{name}", workload.activation_annotation
+        if not key:
+            raise InvalidArgument(f"{where}.activation_annotation: must not be empty")
+        if key in activated:
+            raise InvalidArgument(f"{where}.activation_annotation: {activated[key]} has {key!r} already")
+        activated[key] = where
+        check_workload_resources(workload.resources, f"{where}.resources")
+
+
+def check_workload_resources(resources: WorkloadResources, where: str) -> None:
+    """Raises: InvalidArgument naming the key below `where`."""
+    parse_cpus(resources.cpuset, f"{where}.cpuset")
+    if resources.cpulimit and resources.cpuquota:
+        raise InvalidArgument(f"{where}: cpulimit and cpuquota exclude each other")
 
 
 def changed_keys(old: Config, new: Config) -> set[str]:

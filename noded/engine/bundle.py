@@ -48,9 +48,11 @@ from noded.spec.container import container_spec
 from noded.spec.features import container_features, with_features
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
 from noded.spec.namespaces import pid_mode
+from noded.spec.pod_features import log_mounts, pod_features
 from noded.spec.process import parse_rlimits
 from noded.spec.seccomp.annotations import NotifyMode
 from noded.spec.user import resolve_user
+from noded.spec.workloads import with_workload, workload_of, workload_resources
 
 log = structlog.get_logger(__name__)
 
@@ -117,13 +119,15 @@ class BundleSpec:
         databases = await trio.to_thread.run_sync(_read_databases, rootfs)
         user = resolve_user(databases[0], databases[1], image.config.user, config.security)
         privileged = config.security.privileged
-        policy = await self.policy(sandbox.record.handler)
-        found = container_features(
-            sandbox.record.config.annotations,
-            config.name,
-            policy.allowed_annotations,
-            self._config.allowed_devices,
-        )
+        annotations = sandbox.record.config.annotations
+        allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
+        policy = replace(await self.policy(sandbox.record.handler), allowed_annotations=allowed)
+        workload = workload_of(self._config.workloads, annotations) if self._config.workloads else None
+        if workload is not None:
+            given = workload_resources(workload, annotations, config.name)
+            config = replace(config, resources=with_workload(config.resources, given))
+        found = container_features(annotations, config.name, allowed, self._config.allowed_devices)
+        pod = pod_features(sandbox.record.config, allowed)
         config, policy, not_granted = with_features(config, policy, found, self._facts)
         await self._apparmor.check_named(config.security)
         policy = replace(policy, apparmor_profile=await self._apparmor.default_for(config.security))
@@ -143,13 +147,15 @@ class BundleSpec:
             files=self._files(sandbox),
             mounts=mounts,
             volumes=await self._volumes(container, image, rootfs),
+            node_mounts=log_mounts(sandbox.record.config, config, pod.log_volume),
             devices=await trio.to_thread.run_sync(resolve_devices, config.devices) if config.devices else (),
             host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
             hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
             log_path=container.record.log_path,
+            stop_signal=container.record.stop_signal,
             seccomp_mode=NotifyMode(container.record.seccomp_mode) if container.record.seccomp_mode else None,
             seccomp_listener=str(self._layout.seccomp_listener(container.id)),
-            seccomp_profile=await self._profiles.of(container, image, policy.allowed_annotations),
+            seccomp_profile=await self._profiles.of(container, image, allowed),
         )
         spec, warnings = container_spec(inputs)
         for warning in (*not_granted, *warnings):
@@ -183,7 +189,6 @@ class BundleSpec:
             privileged_without_host_devices=settings.privileged_without_host_devices,
             cgroup_writable=settings.cgroup_writable,
             annotations=settings.default_annotations,
-            allowed_annotations=settings.allowed_annotations,
             default_seccomp=await self._profiles.of_handler(handler, seccomp) if seccomp else None,
         )
 

@@ -45,6 +45,8 @@ from noded.model.records import ContainerRecord
 from noded.model.runtime import Exit
 from noded.model.signals import signal_number
 from noded.model.views import ContainerState, ContainerView
+from noded.spec.annotations import STOP_SIGNAL
+from noded.spec.features import container_features
 from noded.spec.seccomp.annotations import NotifyMode, notify_mode
 from noded.spec.validate import validate_container
 from noded.store.containers import ContainerRows
@@ -166,10 +168,21 @@ class Containers:
         """What is to be told of its system calls, by annotation or because the operator wishes so."""
         if config.security.privileged:  # it has no filter
             return None
-        allowed = self._handlers.settings(sandbox.record.handler).allowed_annotations
-        mode = notify_mode(sandbox.record.config.annotations, config.name, allowed)
+        annotations = sandbox.record.config.annotations
+        allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
+        mode = notify_mode(annotations, config.name, allowed)
         wished = self._notifier.wished(sandbox.id, config.name)
         return NotifyMode.RECORD if wished else mode
+
+    def _stop_signal(self, sandbox: PodSandbox, config: ContainerConfig, image: Image) -> str:
+        """The client's word, an allowed annotation of the pod, the image's configuration, its annotation."""
+        if config.stop_signal:
+            return config.stop_signal
+        annotations = sandbox.record.config.annotations
+        allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
+        asked = container_features(annotations, config.name, allowed, self._config.allowed_devices)
+        of_image = image.config.stop_signal or image.config.annotations.get(STOP_SIGNAL, "")
+        return asked.stop_signal or of_image or "SIGTERM"
 
     def _volume_image(self, mount: Mount, field: str) -> Image | None:
         """The image of an image volume, None for other mounts."""
@@ -256,7 +269,7 @@ class Containers:
             cgroup=self._cgroups.oci_path(sandbox.record.config.cgroup_parent, identity),
             log_path=log_path(sandbox.record.config, config),
             seccomp_mode=self._seccomp_mode(sandbox, config) or "",
-            stop_signal=config.stop_signal or image.config.stop_signal or "SIGTERM",
+            stop_signal=self._stop_signal(sandbox, config, image),
             resources=config.resources,
         )
         container = Container(self._rows, record, sandbox, self._layout.bundle(identity), self._events)

@@ -149,7 +149,7 @@ async def open_engine(
                 discover, config.disabled_plugins, None, config.plugin_order
             )
             opened = await trio.to_thread.run_sync(open_handlers_of, plugins, config, host)
-            handlers = Handlers(opened, config.default_runtime)
+            handlers = Handlers(opened, config.default_runtime, config.workloads)
             hooks = Hooks(plugins)
             observers = Observers(hooks)
             registry = Registry()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import structlog
 import trio
 
-from noded.config import HandlerConfig
+from noded.config import HandlerConfig, WorkloadConfig
 from noded.errors import FailedPrecondition, InvalidArgument, NodedError
 from noded.model.runtime import Runtime, RuntimeFeatures
 from noded.plugins import Handler
+from noded.spec.workloads import workload_of
 
 log = structlog.get_logger(__name__)
 
@@ -24,8 +26,14 @@ class Handlers:
     that installing the missing runtime needs no restart.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], default: str) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        default: str,
+        workloads: Mapping[str, WorkloadConfig] = MappingProxyType({}),
+    ) -> None:
         self._handlers = dict(handlers)
+        self._workloads = workloads
         self._features: dict[str, RuntimeFeatures] = {}
         self._problems: dict[str, str] = {}
         self._retired: dict[str, Handler] = {}
@@ -123,6 +131,12 @@ class Handlers:
     def settings(self, name: str) -> HandlerConfig:
         """The handler's configuration table."""
         return (self._handlers.get(name) or self._retired[name]).config
+
+    def allowed_annotations(self, name: str, annotations: Mapping[str, str]) -> tuple[str, ...]:
+        """Globs of the annotations that count for a pod: those of its handler, and of its workload."""
+        workload = workload_of(self._workloads, annotations) if self._workloads else None
+        more = workload.allowed_annotations if workload is not None else ()
+        return (*self.settings(name).allowed_annotations, *more)
 
     def create_timeout_seconds(self, name: str) -> float:
         """Budget of one create through this handler."""

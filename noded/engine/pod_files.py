@@ -45,11 +45,15 @@ class PodDirectory:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    async def make(self, record: SandboxRecord, hostname: str) -> None:
-        """Write the files and mount /dev/shm. Leaves pieces on failure; `remove` takes them."""
-        await trio.to_thread.run_sync(self._make, record, hostname)
+    async def make(self, record: SandboxRecord, hostname: str, *, shm_bytes: int | None = None) -> None:
+        """Write the files and mount /dev/shm. Leaves pieces on failure; `remove` takes them.
 
-    def _make(self, record: SandboxRecord, hostname: str) -> None:
+        Args:
+            shm_bytes: most that /dev/shm holds, None = 64 MiB.
+        """
+        await trio.to_thread.run_sync(self._make, record, hostname, shm_bytes or _SHM_BYTES)
+
+    def _make(self, record: SandboxRecord, hostname: str, shm_bytes: int) -> None:
         directory = self._layout.pod(record.id)
         make_private(directory, record.config.namespaces.userns)
         (directory / "ns").mkdir(exist_ok=True)
@@ -62,13 +66,13 @@ class PodDirectory:
         files.publish(directory / "resolv.conf", text.encode(), 0o644, durable=False)
         files.publish(directory / "hostname", f"{hostname}\n".encode(), 0o644, durable=False)
         if config.namespaces.ipc is not NamespaceMode.NODE:
-            self._mount_shm(directory / "shm", config.namespaces.userns)
+            self._mount_shm(directory / "shm", config.namespaces.userns, shm_bytes)
 
-    def _mount_shm(self, target: Path, userns: UserNamespace | None) -> None:
+    def _mount_shm(self, target: Path, userns: UserNamespace | None, size_bytes: int) -> None:
         target.mkdir(exist_ok=True)
         if mounts.is_mountpoint(target):
             return
-        options = f"mode=1777,size={_SHM_BYTES}"
+        options = f"mode=1777,size={size_bytes}"
         if userns is not None and userns.mode is NamespaceMode.POD and userns.uids:
             options += f",uid={_root_of(userns.uids)},gid={_root_of(userns.gids)}"
         flags = mounts.MS_NOEXEC | mounts.MS_NOSUID | mounts.MS_NODEV

@@ -31,6 +31,7 @@ from noded.model.runtime import Runtime, RuntimeFeatures, SandboxRef, SandboxSta
 from noded.network.network import Network
 from noded.spec.infra import infra_spec
 from noded.spec.inputs import InfraInputs, NamespacePaths, SpecPolicy
+from noded.spec.pod_features import PodFeatures, pod_features
 from noded.store.sandboxes import SandboxRows
 
 log = structlog.get_logger(__name__)
@@ -117,7 +118,8 @@ class SandboxLadder:
         return effective_hostname(sandbox.record.config, socket.gethostname())
 
     async def _files_up(self, sandbox: PodSandbox) -> None:
-        await self._files.make(sandbox.record, self.hostname(sandbox))
+        size = self._features(sandbox).shm_bytes
+        await self._files.make(sandbox.record, self.hostname(sandbox), shm_bytes=size)
 
     async def _files_down(self, sandbox: PodSandbox) -> None:
         await self._files.remove(sandbox.id)
@@ -249,7 +251,7 @@ class SandboxLadder:
                 rootfs=str(rootfs),
                 init=init,
                 cgroups_path=reference.cgroup,
-                policy=self._policy(sandbox.record.handler),
+                policy=self._policy(sandbox),
                 namespaces=NamespacePaths(**pins),
                 hostname=self.hostname(sandbox),
                 log_directory=config.log_directory,
@@ -259,11 +261,18 @@ class SandboxLadder:
             log.warning("spec adjusted", id=sandbox.id, detail=warning)
         return built.value
 
-    def _policy(self, handler: str) -> SpecPolicy:
-        settings = self._handlers.settings(handler)
+    def _policy(self, sandbox: PodSandbox) -> SpecPolicy:
+        settings = self._handlers.settings(sandbox.record.handler)
         return SpecPolicy(
-            annotations=settings.default_annotations, allowed_annotations=settings.allowed_annotations
+            annotations=settings.default_annotations, allowed_annotations=self._allowed(sandbox)
         )
+
+    def _allowed(self, sandbox: PodSandbox) -> tuple[str, ...]:
+        record = sandbox.record
+        return self._handlers.allowed_annotations(record.handler, record.config.annotations)
+
+    def _features(self, sandbox: PodSandbox) -> PodFeatures:
+        return pod_features(sandbox.record.config, self._allowed(sandbox))
 
     async def _runtime_down(self, sandbox: PodSandbox) -> None:
         runtime = self.open_runtime(sandbox)

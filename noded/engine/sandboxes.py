@@ -32,6 +32,7 @@ from noded.model.pod import PodConfig, Resources
 from noded.model.records import SandboxRecord
 from noded.model.views import SandboxView
 from noded.runtimes.killing import wait_stalled
+from noded.spec.pod_features import pod_features
 from noded.spec.validate import validate_pod
 from noded.store.sandboxes import SandboxRows
 
@@ -106,19 +107,26 @@ class Sandboxes:
         handler = self._handlers.resolve(handler)
         _, features = await self._handlers.open(handler)
         validate_pod(config, features, self._facts)
+        allowed = self._handlers.allowed_annotations(handler, config.annotations)
+        asked = pod_features(config, allowed) if config.annotations else None
         self._cgroups.oci_path(config.cgroup_parent, "check")
         key = config.key
         sandbox: PodSandbox = await self._operations.join(
             ("run", key),
             f"creating pod sandbox {key.namespace}/{key.name}",
-            partial(self._run, config, handler, request),
+            partial(self._run, config, handler, request, asked.warnings if asked else ()),
             abandoned=self._claims.abandon,
         )
         self._claims.answer(sandbox)
         return sandbox.id
 
     async def _run(
-        self, config: PodConfig, handler: str, request: bytes, operation: Operation[PodSandbox]
+        self,
+        config: PodConfig,
+        handler: str,
+        request: bytes,
+        warnings: tuple[str, ...],
+        operation: Operation[PodSandbox],
     ) -> PodSandbox:
         existing = self._registry.sandbox_of_key(config.key)
         if existing is not None:
@@ -143,6 +151,8 @@ class Sandboxes:
             overhead=config.overhead,
             resources=config.resources,
         )
+        for warning in warnings:
+            log.warning("annotation without effect", id=record.id, pod=str(config.key), detail=warning)
         sandbox = PodSandbox(self._rows, record, self._events)
         sandbox.claim = Claim(named=False)
         operation.stage = lambda: sandbox.stage

@@ -8,14 +8,22 @@ runtime only if the handler's `allowed_annotations` match: runtimes obey some of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from noded.model.pod import PodConfig
 from noded.spec.inputs import ContainerInputs, InfraInputs, SpecPolicy
+from noded.spec.pod_features import pod_resources
+
+STOP_SIGNAL = "org.opencontainers.image.stopSignal"  # image-spec, annotations.md
 
 _CRI = "io.kubernetes.cri."
 _CRIO = "io.kubernetes.cri-o."
+_NEW_KEYS = {
+    "PodLinuxOverhead": "pod-linux-overhead.crio.io",
+    "PodLinuxResources": "pod-linux-resources.crio.io",
+}
 
 
 def container_annotations(inputs: ContainerInputs) -> dict[str, str]:
@@ -34,6 +42,8 @@ def container_annotations(inputs: ContainerInputs) -> dict[str, str]:
         f"{_CRIO}StdinOnce": _flag(container.stdin_once),
         f"{_CRIO}TTY": _flag(container.tty),
     }
+    if inputs.stop_signal:
+        own[STOP_SIGNAL] = inputs.stop_signal
     users = {**inputs.pod.annotations, **container.annotations}
     return _merged(inputs.policy, users, own)
 
@@ -53,6 +63,9 @@ def infra_annotations(inputs: InfraInputs) -> dict[str, str]:
             f"{_CRI}sandbox-cpu-shares": str(resources.cpu_shares),
             f"{_CRI}sandbox-memory": str(resources.memory_limit_bytes),
         }
+    for name, values in pod_resources(inputs.pod).items():
+        text = json.dumps(values, separators=(",", ":"))
+        own |= {f"{_CRIO}{name}": text, _NEW_KEYS[name]: text}
     return _merged(inputs.policy, inputs.pod.annotations, own)
 
 

@@ -1,33 +1,23 @@
-"""Annotations of a pod that ask for a feature, in the spellings of CRI-O (new and old) and noded's own.
+"""What the annotations of a pod ask for one of its containers.
 
-A feature counts only when the runtime handler's `allowed_annotations` match the annotation: most of them
-give a pod more than the Kubernetes API would. The annotation of one container (`KEY/CONTAINER`) wins over
-the pod's (`KEY`), noded's spelling over CRI-O's new one, that over the old one.
+A feature counts only when `allowed_annotations` match it (`noded.spec.feature_keys`): most of them give a
+pod more than the Kubernetes API would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from noded.errors import InvalidArgument
 from noded.model.container import ContainerConfig, Device
 from noded.model.host import HostFacts
 from noded.model.pod import Resources
-from noded.spec.annotations import allowed
+from noded.model.signals import signal_number
+from noded.spec.feature_keys import CONTAINER_FEATURES, asked, flag, not_allowed
 from noded.spec.inputs import SpecPolicy
 from noded.spec.resources import supports_unified
 
-T = TypeVar("T")
-
-# Feature -> CRI-O's old key; the others are FEATURE.noded.io and FEATURE.crio.io.
-_OLD_KEYS = {
-    "cgroup2-mount-hierarchy-rw": "io.kubernetes.cri-o.cgroup2-mount-hierarchy-rw",
-    "devices": "io.kubernetes.cri-o.Devices",
-    "umask": "io.kubernetes.cri-o.umask",
-    "unified-cgroup": "io.kubernetes.cri-o.UnifiedCgroup",
-}
 _MODES = 0o777
 
 
@@ -40,6 +30,8 @@ class Features:
         cgroup_writable: /sys/fs/cgroup is writable (cgroup v2).
         unified: cgroup v2 files and what to write there.
         devices: more device nodes.
+        fips_disabled: the container does not see that the node is in FIPS mode.
+        stop_signal: name or number, "" = none.
         ignored: annotations that ask for a feature and are not allowed, sorted.
     """
 
@@ -47,6 +39,8 @@ class Features:
     cgroup_writable: bool = False
     unified: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[Device, ...] = ()
+    fips_disabled: bool = False
+    stop_signal: str = ""
     ignored: tuple[str, ...] = ()
 
 
@@ -66,31 +60,17 @@ def container_features(
 
     Raises: InvalidArgument naming an allowed annotation with a bad value.
     """
-    asked = {
-        key: annotations[key]
-        for feature in _OLD_KEYS
-        for key in _keys(feature, container)
-        if key in annotations
-    }
-    if not asked:
-        return Features()
-    granted = allowed(asked, patterns)
-
-    def of(feature: str, parse: Callable[[str], T], default: T) -> T:
-        for key in _keys(feature, container):
-            if key in granted:
-                try:
-                    return parse(granted[key])
-                except InvalidArgument as error:
-                    raise InvalidArgument(f"annotation {key}: {error}") from None
-        return default
-
+    found = asked(CONTAINER_FEATURES, annotations, container, patterns)
+    if not found.granted:
+        return Features(ignored=found.ignored)
     return Features(
-        umask=of("umask", _umask, None),
-        cgroup_writable=of("cgroup2-mount-hierarchy-rw", _flag, False),
-        unified=of("unified-cgroup", _unified, {}),
-        devices=of("devices", lambda text: _devices(text, allowed_devices), ()),
-        ignored=tuple(sorted(asked.keys() - granted.keys())),
+        umask=found.of("umask", _umask, None),
+        cgroup_writable=found.of("cgroup2-mount-hierarchy-rw", flag, False),
+        unified=found.of("unified-cgroup", _unified, {}),
+        devices=found.of("devices", lambda text: _devices(text, allowed_devices), ()),
+        fips_disabled=found.of("disable-fips", flag, False),
+        stop_signal=found.of("stop-signal", _signal, ""),
+        ignored=found.ignored,
     )
 
 
@@ -98,10 +78,7 @@ def with_features(
     container: ContainerConfig, policy: SpecPolicy, found: Features, host: HostFacts
 ) -> tuple[ContainerConfig, SpecPolicy, tuple[str, ...]]:
     """Request and policy as if they had said what the annotations say, and what could not be granted."""
-    warnings = tuple(
-        f"annotation {key} is ignored: the runtime handler's allowed_annotations do not match it"
-        for key in found.ignored
-    )
+    warnings = not_allowed(found.ignored)
     if found.unified and not supports_unified(host):
         warnings += ("annotation unified-cgroup is ignored: the node does not use cgroup v2",)
     elif found.unified:
@@ -121,15 +98,6 @@ def with_features(
     )
 
 
-def _keys(feature: str, container: str) -> Iterator[str]:
-    """The annotations that may hold a feature, the strongest first."""
-    old = _OLD_KEYS[feature]
-    bases = (f"{feature}.noded.io", f"{feature}.crio.io", old)
-    yield from (f"{base}/{container}" for base in bases)
-    yield f"{old}.{container}"
-    yield from bases
-
-
 def _umask(text: str) -> int | None:
     try:
         value = int(text, 8)
@@ -140,10 +108,10 @@ def _umask(text: str) -> int | None:
     return value
 
 
-def _flag(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise InvalidArgument(f"{text!r} is neither true nor false")
-    return text == "true"
+def _signal(text: str) -> str:
+    if signal_number(text) is None:
+        raise InvalidArgument(f"{text!r} is not a signal")
+    return text
 
 
 def _unified(text: str) -> dict[str, str]:

@@ -64,6 +64,20 @@ class ImageVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeMount:
+    """A read-only bind mount that the client did not ask for by a mount.
+
+    Args:
+        source: absolute path on the host.
+        origin: what asked for it: an annotation, or a key of the configuration.
+    """
+
+    container_path: str
+    source: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedDevice:
     """One device node to make inside the container.
 
@@ -187,10 +201,12 @@ class ContainerInputs:
     files: PodFiles = PodFiles()
     mounts: tuple[ResolvedMount, ...] = ()
     volumes: tuple[ImageVolume, ...] = ()
+    node_mounts: tuple[NodeMount, ...] = ()
     devices: tuple[ResolvedDevice, ...] = ()
     host_devices: tuple[ResolvedDevice, ...] = ()
     hostname: str = ""
     log_path: str = ""
+    stop_signal: str = ""
     seccomp_profile: Mapping[str, Any] | None = None
     seccomp_mode: NotifyMode | None = None
     seccomp_listener: str = ""

@@ -40,9 +40,11 @@ def container_mounts(inputs: ContainerInputs) -> list[dict[str, Any]]:
         if mount["destination"] not in taken and not mount["destination"].startswith(covering)
     ]
     volumes = [mount for mount in _volumes(inputs) if mount["destination"] not in taken]
-    replaced = {mount["destination"] for mount in volumes}
+    nodes = [mount for mount in _node_mounts(inputs) if mount["destination"] not in taken]
+    replaced = {mount["destination"] for mount in (*volumes, *nodes)}
+    volumes = [mount for mount in volumes if mount["destination"] not in {m["destination"] for m in nodes}]
     defaults = [mount for mount in defaults if mount["destination"] not in replaced]
-    return sorted([*defaults, *volumes, *asked], key=depth)
+    return sorted([*defaults, *volumes, *nodes, *asked], key=depth)
 
 
 def rootfs_propagation(inputs: ContainerInputs) -> str:
@@ -126,6 +128,11 @@ def _volumes(inputs: ContainerInputs) -> list[dict[str, Any]]:
     options = ["nodev", "rw"]
     found = {destination(volume.container_path): volume.source for volume in inputs.volumes}
     return [_bind(path, found[path], options) for path in sorted(found)]
+
+
+def _node_mounts(inputs: ContainerInputs) -> list[dict[str, Any]]:
+    found = {destination(mount.container_path): mount.source for mount in inputs.node_mounts}
+    return [_bind(path, found[path], ["nosuid", "nodev", "ro"]) for path in sorted(found)]
 
 
 def _cri_mount(resolved: ResolvedMount, inputs: ContainerInputs) -> dict[str, Any]:

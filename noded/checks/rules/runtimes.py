@@ -28,6 +28,12 @@ _KNOWN = {
         (1, 1),
         (
             ((0,), (1, 1, 12), "CVE-2024-21626: a container can reach the host's file system"),
+            (
+                (0,),
+                (1, 1, 14),
+                "CVE-2024-45310: a container that swaps symbolic links can make empty files and "
+                "directories anywhere on the host",
+            ),
             ((0,), (1, 2, 8), "CVE-2025-31133, -52565, -52881: a container can write to the host's /proc"),
             ((1, 3), (1, 3, 3), "CVE-2025-31133, -52565, -52881: a container can write to the host's /proc"),
         ),
@@ -135,13 +141,12 @@ def _version(name: str, program: str, version: str) -> Iterator[Result]:
             f"install {program} {oldest} or newer",
         )
         return
-    for first, repaired, what in known.flaws:
-        if first <= numbers < repaired:
-            wanted = ".".join(map(str, repaired))
-            yield warn(
-                name,
-                f"{program} {version}",
-                what,
-                f"install {program} {wanted} or newer, or a build of your distribution with the repair in it",
-            )
-            return
+    flaws = [(repaired, what) for first, repaired, what in known.flaws if first <= numbers < repaired]
+    if flaws:
+        wanted = ".".join(map(str, max(repaired for repaired, _ in flaws)))
+        yield warn(
+            name,
+            f"{program} {version}",
+            "; ".join(what for _, what in flaws),
+            f"install {program} {wanted} or newer, or a build of your distribution with the repairs in it",
+        )

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def daemon(tmp_path, pushed):
-    handler = {"allowed_annotations": ["umask.*", "devices.*", "cgroup2-*"]}
+    handler = {
+        "allowed_annotations": ["umask.*", "devices.*", "cgroup2-*", "shm-size.crio.io", "link-logs.*"]
+    }
     with NodedDaemon(
         tmp_path,
         mirrors={"registry.example": pushed.host},
@@ -22,6 +24,14 @@ def daemon(tmp_path, pushed):
             # not nofile: Go programs such as runc raise its soft limit, and may lose the race to restore it
             "default_ulimits": {"core": "111:222"},
             "pids_limit": 77,
+            "workloads": {
+                "management": {
+                    "activation_annotation": "target.workload/management",
+                    "annotation_prefix": "resources.workload",
+                    "allowed_annotations": ["org.opencontainers.image.stopSignal"],
+                    "resources": {"cpushares": 77, "cpuset": "0"},
+                }
+            },
             "minimum_memory_bytes": 12 << 20,
             "absent_mount_sources_to_reject": [str(tmp_path / "absent")],
             "runtimes": {"runc": {"type": "runc"} | handler, "crun": {"type": "crun"} | handler},
@@ -63,3 +73,42 @@ def test_the_nodes_policy_and_allowed_annotations_reach_the_container(
     config.linux.resources.memory_limit_in_bytes = 1 << 20
     with pytest.raises(grpc.RpcError, match="memory_limit_in_bytes"):
         cri.run_container(sandbox, config, pod)
+
+
+def test_a_pod_has_the_shared_memory_logs_stop_signal_and_workload_of_its_annotations(
+    daemon, cri, busybox, handler, tmp_path
+):
+    volume = tmp_path / "volumes/kubernetes.io~empty-dir/logs"
+    volume.mkdir(parents=True)
+    pod = daemon.pod_config(cri)
+    pod.annotations.update(
+        {
+            "shm-size.crio.io": "3Mi",
+            "io.kubernetes.cri-o.ShmSize": "5Mi",
+            "link-logs.noded.io": "logs",
+            "target.workload/management": "",
+            "resources.workload/main": '{"cpushares": 99}',
+            "org.opencontainers.image.stopSignal": "SIGUSR1",
+            "platform-runtime-path.crio.io": "/bin/sh",
+        }
+    )
+    sandbox = cri.run_pod(pod, handler)
+    wait_for_signal = "trap 'exit 9' USR1; echo hello; while :; do sleep 0.1; done"
+    config = cri.container_config("main", busybox, ["/bin/sh", "-c", wait_for_signal])
+    config.mounts.add(host_path=str(volume), container_path="/logs")
+    container = cri.run_container(sandbox, config, pod)
+    script = (
+        "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2; grep Cpus_allowed_list /proc/1/status; "
+        "cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight 2>/dev/null; "
+        "until grep -rho hello /logs/logs; do sleep 0.1; done; touch /logs/logs/x 2>&1"
+    )
+    answer = cri.exec(container, "/bin/sh", "-c", script)
+    size, cpus, weight, hello, refused = answer.stdout.decode().splitlines()
+    assert (size, cpus, hello) == ("3072", "Cpus_allowed_list:\t0", "hello")
+    assert weight in ("99", "4")  # cgroup v1, v2
+    assert "Read-only" in refused
+    cri.stop(container, 20)
+    assert cri.status(container).exit_code == 9
+    words = daemon.log.read_text()
+    assert "annotation platform-runtime-path.crio.io is ignored" in words
+    assert "annotation io.kubernetes.cri-o.ShmSize is ignored" in words

@@ -326,7 +326,8 @@ FAULTS = [
         "install catatonit",
     ),
     ("ancient runc", runc("1.0.3"), "runtimes.runc.version", WARN, "older than 1.1", "newer"),
-    ("runc with Leaky Vessels", runc("1.1.5+ds1"), "runtimes.runc.version", WARN, "1.1.5", "1.1.12"),
+    ("runc with Leaky Vessels", runc("1.1.5+ds1"), "runtimes.runc.version", WARN, "1.1.5", "1.2.8"),
+    ("runc that follows links", runc("1.1.13"), "runtimes.runc.version", WARN, "1.1.13", "1.2.8"),
     ("runc with the masked path race", runc("1.2.7"), "runtimes.runc.version", WARN, "1.2.7", "1.2.8"),
     ("runc 1.3 with it", runc("1.3.2"), "runtimes.runc.version", WARN, "1.3.2", "1.3.3"),
     (

@@ -29,6 +29,7 @@ from noded.spec.inputs import (
     ImageVolume,
     InfraInputs,
     NamespacePaths,
+    NodeMount,
     PodFiles,
     ResolvedDevice,
     ResolvedMount,
@@ -407,6 +408,17 @@ CASES: dict[str, ContainerInputs | InfraInputs] = {
         volumes=(ImageVolume("/data", "/v/1"), ImageVolume("/var/cache/", "/v/2")),
     ),
     "timezone": inputs(files=PodFiles(localtime="/usr/share/zoneinfo/Europe/Berlin")),
+    "node_mounts": inputs(
+        mounts=(mount("/data", "/srv/data"), mount("/etc/system-fips")),
+        volumes=(ImageVolume("/secrets", "/v/1"),),
+        node_mounts=(
+            NodeMount("/data/logs", "/var/log/pods/default_web_1", "link-logs"),
+            NodeMount("/secrets", "/usr/share/secrets", "default_mounts_file"),
+            NodeMount("/etc/system-fips", "/run/noded/fips", "fips"),
+            NodeMount("/etc/hosts", "/srv/hosts", "default_mounts_file"),
+        ),
+    ),
+    "stop_signal": inputs(stop_signal="SIGRTMIN+3"),
     "writable_cgroup": inputs(policy=SpecPolicy(cgroup_writable=True)),
     # devices
     "devices": inputs(
@@ -450,6 +462,13 @@ CASES: dict[str, ContainerInputs | InfraInputs] = {
     # the pod's init
     "infra": infra(),
     "infra_sized": infra(pod=pod(namespaces=NamespaceOptions(), resources=RESOURCES)),
+    "infra_with_overhead": infra(
+        pod=pod(
+            namespaces=NamespaceOptions(),
+            resources=Resources(cpu_shares=512, cpu_quota_us=50_000, cpu_period_us=100_000),
+            overhead=Resources(cpu_shares=10, memory_limit_bytes=64 << 20),
+        )
+    ),
     "infra_in_a_user_namespace": infra(pod=userns_pod(pid=NamespaceMode.POD), namespaces=USERNS_PATHS),
     "infra_in_a_small_user_namespace": infra(
         pod=userns_pod(

@@ -77,7 +77,8 @@ def test_a_bad_value_is_refused_with_its_annotation(key, value, words):
 
 
 def test_features_become_part_of_request_and_policy():
-    found = Features(0o27, True, {"pids.max": "5"}, (Device("/dev/a", "/dev/fuse", "r"),), ("x.crio.io",))
+    devices = (Device("/dev/a", "/dev/fuse", "r"),)
+    found = Features(0o27, True, {"pids.max": "5"}, devices, ignored=("x.crio.io",))
     config, policy, warnings = with_features(container(), SpecPolicy(), found, HOST)
     assert config.resources.unified == {"pids.max": "5"}
     assert config.devices == found.devices
