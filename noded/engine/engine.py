@@ -350,6 +350,7 @@ async def _settle(
             await step()
         except Exception:  # none of it is worth the daemon: the next start does it again
             log.exception("the image store was not put in order")
+    log.info("image store in order")
 
 
 async def _diagnose(hooks: Hooks, host: RuntimeHost) -> None:
