@@ -1,0 +1,85 @@
+"""What a spec is built from, complete enough to be changed in one place and built again."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from noded.spec.container import container_spec
+from noded.spec.features import container_features, with_features
+from noded.spec.infra import infra_spec
+from noded.spec.inputs import ContainerInputs, InfraInputs
+from noded.spec.user import resolve_user
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The inputs of one spec.
+
+    Args:
+        inputs: as the engine collects them; `container` and `policy` are still without what the pod's
+            annotations ask for.
+        passwd, group: the image's databases, from which the user is found anew; None = `inputs.user` holds.
+        allowed_devices: host paths that an annotation may name.
+        handler: name of the runtime handler, for the names of its configuration keys.
+    """
+
+    inputs: ContainerInputs | InfraInputs
+    passwd: str | None = None
+    group: str | None = None
+    allowed_devices: tuple[str, ...] = ()
+    handler: str = "HANDLER"
+
+
+def build(case: Case) -> dict[str, Any]:
+    """The spec before devices, hooks and edits of others. Raises: as `container_spec`."""
+    inputs = case.inputs
+    if isinstance(inputs, InfraInputs):
+        return infra_spec(inputs).value
+    container, security = inputs.container, inputs.container.security
+    if case.passwd is not None and case.group is not None:
+        user = resolve_user(case.passwd, case.group, inputs.image.user, security)
+        inputs = replace(inputs, user=user)
+    found = container_features(
+        inputs.pod.annotations, container.name, inputs.policy.allowed_annotations, case.allowed_devices
+    )
+    container, policy, _ = with_features(container, inputs.policy, found, inputs.host)
+    return container_spec(replace(inputs, container=container, policy=policy)).value
+
+
+Derive = Callable[[Any], Any]
+
+# Inputs that the engine derives from others by a rule: where the rule gives what is there, they follow.
+_DERIVED: tuple[tuple[str, Derive], ...] = (
+    ("hostname", lambda inputs: inputs.pod.hostname),
+    (
+        "log_path",
+        lambda inputs: (
+            posixpath.join(inputs.pod.log_directory, inputs.container.log_path)
+            if inputs.container.log_path
+            else ""
+        ),
+    ),
+    ("log_directory", lambda inputs: inputs.pod.log_directory),
+)
+
+
+def followers(case: Case) -> dict[str, Derive]:
+    """The inputs of this case that follow from others."""
+    return {
+        name: derive
+        for name, derive in _DERIVED
+        if hasattr(case.inputs, name)
+        and (name != "log_path" or isinstance(case.inputs, ContainerInputs))
+        and getattr(case.inputs, name)
+        and getattr(case.inputs, name) == derive(case.inputs)
+    }
+
+
+def followed(case: Case, derived: dict[str, Derive]) -> Case:
+    """The case with its followers as they must be now."""
+    changes = {name: derive(case.inputs) for name, derive in derived.items()}
+    changed = {name: value for name, value in changes.items() if getattr(case.inputs, name) != value}
+    return replace(case, inputs=replace(case.inputs, **changed)) if changed else case
