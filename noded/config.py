@@ -48,6 +48,9 @@ class ImagesConfig:
     signature_policy_dir: Path | None = Path("/etc/noded/policies")
     # directory of containers-registries.d(5), which says where signatures are
     signature_registries_dir: Path = Path("/etc/containers/registries.d")
+    # directory with private keys (RSA or elliptic curve; PEM or DER) that open images which were encrypted
+    # for them, as `skopeo copy --encryption-key jwe:` does; "" = encrypted images are refused
+    decryption_keys_path: Path | None = Path("/etc/noded/keys")
     max_parallel_downloads: Annotated[int, AtLeast(1)] = 6  # blobs per pull
     unpack_workers: Annotated[int, AtLeast(0)] = 0  # layers unpacked at once; 0 = number of CPUs
     stall_timeout_seconds: Seconds = 60.0  # a download without a byte for so long is dropped and resumed

@@ -45,6 +45,7 @@ from noded.host.cgroups import Cgroups
 from noded.host.orphans import reap_orphans
 from noded.images import crash_mark
 from noded.images.content import ContentStore
+from noded.images.decrypt.keys import DecryptionKeys
 from noded.images.layers import LayerStore
 from noded.images.library import Library
 from noded.images.pull import Puller
@@ -117,7 +118,8 @@ async def open_engine(
             trio.open_nursery() as services,
         ):
             content = ContentStore(layout.content)
-            layers = LayerStore(layout.layers, unpacker)
+            keys = DecryptionKeys(config.images.decryption_keys_path)
+            layers = LayerStore(layout.layers, unpacker, keys=keys)
             library = Library(
                 content=content,
                 layers=layers,
@@ -133,7 +135,7 @@ async def open_engine(
             snapshots = Snapshots(layout, usable, config.images.storage_driver, usable.reach)
             await trio.to_thread.run_sync(snapshots.driver.check)
             volumes = ImageVolumes(layout, usable, snapshots.driver.stack, usable.reach)
-            puller = Puller(config.images, content, layers, library)
+            puller = Puller(config.images, content, layers, library, keys=keys)
             admission = puller.admission(layout.root / "verdicts")
             artifacts = SeccompArtifacts(SeccompArtifactRows(database), content, puller, library)
             network = Network(config.network, layout.root / "network")

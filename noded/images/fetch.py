@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from noded.errors import DataLoss, InvalidArgument, ResourceExhausted, Unavailable
+from noded.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from noded.images.download import Blobs, Downloads
 from noded.images.flight import Flights, Ticket, Work
 from noded.images.progress import LayerProgress, Phase
@@ -26,6 +26,7 @@ from noded.images.refusals import Source
 from noded.images.tee import Tee
 from noded.model.image import LayerRef
 from noded.wire.artifact import ArtifactFile
+from noded.wire.ocicrypt import is_encrypted
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +141,9 @@ class Fetcher:
     def _begin(self, layer: LayerRef, progress: LayerProgress, job: Job) -> Work[None]:
         # Taken here, in the order of the job, so that it is the largest layers that stream.
         streams = False
-        if not self._blobs.has(layer.blob_digest) and not self._downloads.running(layer.blob_digest):
+        here = self._blobs.has(layer.blob_digest) or self._downloads.running(layer.blob_digest)
+        # The authentication code of an encrypted layer is verified before anything is decrypted.
+        if not here and not is_encrypted(layer.media_type):
             try:
                 self._unpackers.acquire_nowait()
                 streams = True
@@ -241,6 +244,6 @@ async def _wait(
 
 def _named(error: Exception, job: Job) -> Exception:
     """The unpacker's error with the image's name in front."""
-    kinds = (DataLoss, InvalidArgument, ResourceExhausted, Unavailable)
+    kinds = (DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable)
     kind = next((kind for kind in kinds if isinstance(error, kind)), None)
     return kind(f"cannot pull {job.image}: {error}") if kind else error

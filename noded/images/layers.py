@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from noded.host import files
 from noded.images.artifacts import make_files
 from noded.images.compare import first_difference
 from noded.images.content import ContentStore
+from noded.images.decrypt.keys import DecryptionKeys
+from noded.images.decrypt.stream import with_plaintext
 from noded.images.filesystem import sync_filesystem, tree_usage
 from noded.images.inherit import inherit_metadata, mark_opaque
 from noded.images.redirect import Shape, follow_lower_links
@@ -38,6 +40,7 @@ from noded.images.unpack.limits import UnpackLimits, UnpackReport
 from noded.model.image import LayerRef
 from noded.wire import digest as digests
 from noded.wire.artifact import ArtifactFile
+from noded.wire.ocicrypt import ENCRYPTED, is_encrypted
 
 log = structlog.get_logger(__name__)
 
@@ -86,12 +89,19 @@ class Detached:
 class LayerStore:
     """The layers directory of one noded instance. Reads all commit records when it is made."""
 
-    def __init__(self, directory: Path, unpacker: Unpacker, limits: UnpackLimits | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        unpacker: Unpacker,
+        limits: UnpackLimits | None = None,
+        keys: DecryptionKeys | None = None,
+    ) -> None:
         self.directory = directory
         self._staging = directory / ".staging"
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._unpacker = unpacker
         self._limits = limits or UnpackLimits()
+        self._keys = keys or DecryptionKeys(None)
         self._records = {record.chain_id: record for record in read_records(directory)}
         self._staged: dict[str, _Staged] = {}
         self._locks: dict[str, trio.Lock] = {}
@@ -136,9 +146,10 @@ class LayerStore:
         done, *without reading their source*. Whoever feeds a pipe must expect that its reader closes.
 
         Args:
-            source_fd: the compressed blob, a file at its start or a pipe. Stays the caller's.
+            source_fd: the compressed blob, a file at its start or a pipe (an encrypted one: a file). Stays
+                the caller's.
 
-        Raises: as `Unpacker.unpack`; what was extracted is then deleted.
+        Raises: as `Unpacker.unpack` and `DecryptionKeys.unlock`; what was extracted is then deleted.
         Cancellation: safe, ends the extraction and deletes its work.
         Locks: this layer.
         """
@@ -170,6 +181,8 @@ class LayerStore:
         for attempt in range(1, _ATTEMPTS + 1):
             await trio.to_thread.run_sync(_fresh_tree, tree)
             try:
+                if is_encrypted(layer.media_type):
+                    return await self._extract_encrypted(layer, source_fd, tree)
                 return await self._unpacker.unpack(
                     source_fd, tree, layer.media_type, layer.diff_id, self._limits
                 )
@@ -178,6 +191,15 @@ class LayerStore:
                     raise
                 os.lseek(source_fd, start, os.SEEK_SET)
         raise AssertionError("unreachable")
+
+    async def _extract_encrypted(self, layer: LayerRef, source_fd: int, tree: Path) -> UnpackReport:
+        key = await trio.to_thread.run_sync(self._keys.unlock, layer)
+        media_type = layer.media_type.removesuffix(ENCRYPTED)
+
+        def unpack(fd: int) -> Awaitable[UnpackReport]:
+            return self._unpacker.unpack(fd, tree, media_type, layer.diff_id, self._limits)
+
+        return await with_plaintext(source_fd, key, f"layer {layer.blob_digest}", unpack)
 
     async def assemble(
         self, layers: Sequence[LayerRef], wanted: Sequence[ArtifactFile], content: ContentStore

@@ -22,6 +22,7 @@ import trio
 
 from noded.config import ImagesConfig
 from noded.errors import (
+    FailedPrecondition,
     InvalidArgument,
     NodedError,
     NotFound,
@@ -31,6 +32,7 @@ from noded.errors import (
 )
 from noded.images import hosts_toml, registries_conf
 from noded.images.auth import DEFAULT_FILES, Credentials
+from noded.images.decrypt.keys import DecryptionKeys
 from noded.images.download import Blobs, Downloads
 from noded.images.endpoints import Endpoint, candidates, meanings, resolve
 from noded.images.fetch import Fetcher, Job, Layers
@@ -99,6 +101,7 @@ class Puller:
         transport, client: connections and who uses them; by default as configured, with the
             environment's proxies.
         credentials: stored logins; by default those of `auth_file` or the usual places.
+        keys: for encrypted images; none without it.
         host: the platform to pull for, by default this node's.
     """
 
@@ -112,6 +115,7 @@ class Puller:
         transport: Transport | None = None,
         client: RegistryClient | None = None,
         credentials: Credentials | None = None,
+        keys: DecryptionKeys | None = None,
         host: Platform | None = None,
     ) -> None:
         self._config, self._blobs, self._layers, self._library = config, blobs, layers, library
@@ -124,6 +128,7 @@ class Puller:
         self._manifests = Manifests(
             transport=self._transport, client=self._client, blobs=blobs, host=host or host_platform()
         )
+        self._keys = keys or DecryptionKeys(None)
         self._trust = Checker(
             self._transport,
             self._client,
@@ -371,6 +376,11 @@ class Puller:
         if self._fetcher is None or self._downloads is None:
             raise Unavailable("noded is stopping: try again when it is up")
         await self._library.lease(_needed(found), owner)
+        try:  # a download that ends with a missing key would be repeated for ever
+            absent = [layer for layer in found.layers if not self._layers.has(layer.chain_id)]
+            await trio.to_thread.run_sync(self._keys.check, absent)
+        except (FailedPrecondition, InvalidArgument) as error:
+            raise type(error)(f"cannot pull {name}: {error}") from None
         job = Job(
             image=str(name),
             sources=found.sources,

@@ -25,13 +25,19 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class LayerRef:
-    """One layer of an image: the compressed blob and where its tree stands in the chain."""
+    """One layer of an image: the compressed blob and where its tree stands in the chain.
+
+    Args:
+        wrapped_keys, cipher_options: of an encrypted layer, see `noded.wire.ocicrypt`; both are public.
+    """
 
     blob_digest: str
     diff_id: str
     chain_id: str
     size_bytes: int
     media_type: str
+    wrapped_keys: str = ""
+    cipher_options: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from noded.wire.descriptor import (
     as_text_map,
     parse_descriptor,
 )
+from noded.wire.ocicrypt import ENCRYPTED, JWE_KEYS, PUBLIC_OPTIONS
 
 MAX_MANIFEST_BYTES: Final = 4 << 20  # what distribution-spec asks registries to accept
 MAX_CONFIG_BYTES: Final = 4 << 20  # the same; the largest real ones are far below 1 MiB
@@ -167,13 +168,21 @@ def layer_refs(manifest: Manifest, document: ConfigDocument) -> tuple[LayerRef, 
             f"manifest has {len(manifest.layers)} layers, its config has {len(document.diff_ids)} diff_ids"
         )
     for index, layer in enumerate(manifest.layers):
-        if layer.media_type not in LAYER_MEDIA_TYPES:
+        if layer.media_type.removesuffix(ENCRYPTED) not in LAYER_MEDIA_TYPES:
             raise InvalidArgument(
                 f"layers[{index}].mediaType {layer.media_type!r} is no layer noded can unpack"
             )
     chain = chain_ids(document.diff_ids)
     return tuple(
-        LayerRef(layer.digest, diff_id, chain_id, layer.size_bytes, layer.media_type)
+        LayerRef(
+            layer.digest,
+            diff_id,
+            chain_id,
+            layer.size_bytes,
+            layer.media_type,
+            wrapped_keys=layer.annotations.get(JWE_KEYS, ""),
+            cipher_options=layer.annotations.get(PUBLIC_OPTIONS, ""),
+        )
         for layer, diff_id, chain_id in zip(manifest.layers, document.diff_ids, chain, strict=True)
     )
 

@@ -12,6 +12,7 @@ import trio
 from noded.config import ImagesConfig
 from noded.images.auth import Credentials
 from noded.images.content import ContentStore
+from noded.images.decrypt.keys import DecryptionKeys
 from noded.images.exchange import Retry
 from noded.images.layers import LayerStore
 from noded.images.library import Library
@@ -42,7 +43,9 @@ class Node:
         retry: Retry | None = None,
         stall_seconds: float = 5,
         connect_seconds: float = 15,
+        keys: Path | None = None,
     ) -> None:
+        self._keys = DecryptionKeys(keys)
         self.keep_blobs = keep_blobs
         self._retry = retry
         self._seconds = stall_seconds, connect_seconds
@@ -65,7 +68,7 @@ class Node:
         try:
             async with Unpacker() as unpacker, trio.open_nursery() as nursery:
                 content = ContentStore(self.layout.content)
-                layers = LayerStore(self.layout.layers, unpacker)
+                layers = LayerStore(self.layout.layers, unpacker, keys=self._keys)
                 library = Library(
                     content=content,
                     layers=layers,
@@ -85,6 +88,7 @@ class Node:
                     transport=transport,
                     client=RegistryClient(transport, retry=self._retry),
                     credentials=Credentials([self.auth]),
+                    keys=self._keys,
                 )
                 await nursery.start(puller.run)
                 yield puller, library
