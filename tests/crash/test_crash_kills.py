@@ -6,6 +6,7 @@ The full count is resumable: batches that ended clean are kept in build/crash-ki
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def test_live_pods_survive_kills_at_random_moments(world, seed, counts):
     before = world.oracle.take()
     ids = start_live_pods(world, live)
     facts = facts_of(world, ids)
-    alone = world.oracle.take()
+    alone, held = world.oracle.take(), stored_bytes(world)
     while done < kills:
         batch = range(done, min(done + BATCH, kills))
         under_load(world, lambda batch=batch: kill_often(world, batch, seed, ids, facts))
@@ -42,19 +43,21 @@ def test_live_pods_survive_kills_at_random_moments(world, seed, counts):
         assert {pod.id for pod in world.cri.pods()} == ids
         assert facts_of(world, ids) == facts
         world.assert_unchanged(alone)
-        assert len(addresses(world)) == live
+        assert stored_bytes(world) == held
+        assert sorted(addresses(world)) == sorted(world.cri.pod_ip(pod) for pod in ids)
         done = batch.stop
         if resumable:
             progress.parent.mkdir(exist_ok=True)
             progress.write_text(json.dumps({"kills": done, "live_pods": live}))
     for container in world.cri.containers():
-        assert world.cri.exec(container.id, "echo", "alive").stdout == b"alive\n"
+        if container.state == world.cri.pb.CONTAINER_RUNNING:
+            assert world.cri.exec(container.id, "echo", "alive").stdout == b"alive\n"
     world.cri.remove_all_pods()
     world.assert_unchanged(before)
 
 
 def start_live_pods(world: World, count: int) -> set[str]:
-    """Pods with one running container each, on both handlers, with and without a shared PID namespace."""
+    """Pods with a running and an ended container each, on both handlers, with their own PID namespace or not."""
     ids = set()
     for number in range(count):
         pid = "POD" if number % 2 else "CONTAINER"
@@ -62,23 +65,42 @@ def start_live_pods(world: World, count: int) -> set[str]:
         pod = world.cri.run_pod(config, HANDLERS[number // 2 % 2])
         main = world.cri.container_config("main", IMAGE, ["sleep", "100000"], pid=pid)
         world.cri.run_container(pod, main, config)
+        command = ["/bin/sh", "-c", f"exit {number + 1}"]
+        ended = world.cri.container_config("ended", IMAGE, command, pid=pid)
+        status = world.cri.wait_exited(world.cri.run_container(pod, ended, config))
+        assert status.exit_code == number + 1
         ids.add(pod)
     return ids
 
 
 def facts_of(world: World, ids: set[str]) -> dict[str, Any]:
-    """What must not change: states, times, addresses, and the very processes."""
+    """What must not change: states, times, addresses, exit codes, and the very processes."""
     cri = world.cri
     pods = {pod.id: (pod.state, pod.created_at, cri.pod_ip(pod.id)) for pod in cri.pods() if pod.id in ids}
     containers = {}
     for one in cri.containers():
         if one.pod_sandbox_id in ids:
             answer = cri.verbose_status(one.id)
-            pid = json.loads(answer.info["info"])["pid"]
-            stat = Path(f"/proc/{pid}/stat").read_text()
-            started_ticks = stat[stat.rindex(")") + 2 :].split()[19]
-            containers[one.id] = (one.state, one.created_at, answer.status.started_at, pid, started_ticks)
+            status = answer.status
+            times = (one.created_at, status.started_at, status.finished_at)
+            process = None
+            if one.state == cri.pb.CONTAINER_RUNNING:
+                pid = json.loads(answer.info["info"])["pid"]
+                stat = Path(f"/proc/{pid}/stat").read_text()
+                process = (pid, stat[stat.rindex(")") + 2 :].split()[19])  # with its start time
+            containers[one.id] = (one.state, times, status.exit_code, status.reason, process)
     return {**pods, **containers}
+
+
+def stored_bytes(world: World) -> dict[str, int]:
+    """Size of every file that noded keeps, but its database, whose size follows no row, and its pid."""
+    found = {}
+    for base in (world.daemon.root, world.daemon.state):
+        for parent, _, files in os.walk(base):
+            for path in (Path(parent) / name for name in files):
+                if not path.name.startswith(("noded.db", "noded.lock")) and path.is_file():
+                    found[str(path)] = path.stat().st_size
+    return found
 
 
 def addresses(world: World) -> list[str]:
