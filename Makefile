@@ -1,6 +1,6 @@
 # noded. `make` alone lists the targets; each sets up all that it needs by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint regen prove bench vm deb rpm roots lock packages venv clean
+.PHONY: help demo test unit lint regen prove soak bench vm deb rpm roots lock packages venv clean
 .NOTPARALLEL:
 
 BIN := .venv/bin
@@ -38,6 +38,9 @@ regen: venv ## write the generated files anew: noded/proto from proto/, the exam
 
 prove: packages venv roots ## the full counts of every test, part by part and resumable; writes RESULTS.md (root)
 	$(ISOLATE) $(BIN)/python -m tests.support.prove --seed $(SEED) $(PARTS)
+
+soak: packages venv ## random calls and faults for SECONDS (600), checked against a model; tests/soak/RESULTS.md (root)
+	$(ISOLATE) $(BIN)/python -m tests.soak --seed $(SEED) --seconds $(or $(SECONDS),600) $(SOAK_FLAGS)
 
 bench: ## noded beside containerd and the floor, with a table of ratios; BENCH=quick for a short run (root)
 	@packaging/setup/packages.sh bench

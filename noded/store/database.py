@@ -26,6 +26,7 @@ from noded.errors import DataLoss, FailedPrecondition, NodedError, ResourceExhau
 T = TypeVar("T")
 
 _RESERVE_BYTES = 1 << 20  # a change of one record takes some 20 kB
+_RESERVE_ROOM_BYTES = 4 * _RESERVE_BYTES  # once in the log, once in the file, and the drop of it
 _ROOM_BYTES = 8 << 20  # what must be free for new records
 
 
@@ -115,7 +116,7 @@ def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
             _migrate(connection, path, migrations)
-            _reserve(connection)
+            _reserve(connection, os.statvfs(path))
         except BaseException:
             connection.close()
             raise
@@ -147,10 +148,12 @@ def _commit(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection],
         return work(connection)
 
 
-def _reserve(connection: sqlite3.Connection) -> None:
-    """Leave free pages in the file and blocks in the log; without effect on a disk that is full already."""
+def _reserve(connection: sqlite3.Connection, disk: os.statvfs_result) -> None:
+    """Leave free pages in the file and blocks in the log, where the disk has room for that."""
     with suppress(sqlite3.OperationalError):
         connection.execute("DROP TABLE IF EXISTS reserve")
+        if disk.f_bavail * disk.f_frsize < _RESERVE_ROOM_BYTES:  # the table could not be dropped again
+            return
         connection.execute("CREATE TABLE reserve AS SELECT zeroblob(?)", (_RESERVE_BYTES,))
         connection.execute("DROP TABLE reserve")
         connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()

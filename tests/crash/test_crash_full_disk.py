@@ -39,11 +39,18 @@ def refusal(call, *arguments) -> str:
     return message
 
 
+def remove_image(cri, name: str) -> None:
+    request = cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image=name))
+    cri.image.RemoveImage(request, timeout=20)
+
+
 def test_everything_is_refused_clearly_on_a_full_disk_and_works_when_space_returns(full, tmp_path, seed):
     print(f"seed {seed}")
     cri, disk = full.cri, full.daemon.disk
     big = images.build([images.tar([images.Entry("data", os.urandom(4 << 20))])])
     layout = images.write_layout(big, tmp_path / "big", "crash.example/big:1")
+    cri.load(layout)  # starts the helper that unpacks, which stays
+    remove_image(cri, "crash.example/big:1")
     before = full.oracle.take()
     pod, config = full.pod()
     container = cri.create(pod, full.main(), config)
@@ -60,9 +67,7 @@ def test_everything_is_refused_clearly_on_a_full_disk_and_works_when_space_retur
     assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
     disk.free()
     cri.load(layout)
-    cri.image.RemoveImage(
-        cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image="crash.example/big:1")), timeout=20
-    )
+    remove_image(cri, "crash.example/big:1")
     cri.run_container(pod, full.main("second"), config)
     cri.remove_pod(cri.run_pod(other))
     cri.remove_pod(pod)
@@ -128,4 +133,18 @@ def test_pods_are_stopped_and_removed_on_a_full_disk(full, seed):
         cri.remove_pod(pod)
     full.assert_unchanged(before | {"run directories": full.oracle.take()["run directories"]})
     disk.free()
+    full.assert_unchanged(before)
+
+
+@pytest.mark.parametrize("hard", [True, False], ids=["killed", "stopped"])
+def test_a_start_on_a_full_disk_takes_nothing_of_what_removals_need(full, hard, seed):
+    """A daemon that stops gives the blocks of its database's log back: little enough to start with."""
+    print(f"seed {seed}")
+    before = full.oracle.take()
+    pods = [full.pod()[0] for _ in range(2)]
+    full.daemon.disk.fill()
+    full.daemon.restart(hard=hard)
+    full.settled()
+    for pod in pods:
+        full.cri.remove_pod(pod)
     full.assert_unchanged(before)

@@ -57,7 +57,7 @@ def test_live_pods_survive_kills_at_random_moments(world, seed, counts):
 
 
 def start_live_pods(world: World, count: int) -> set[str]:
-    """Pods with a running and an ended container each, on both handlers, with their own PID namespace or not."""
+    """Pods on both handlers, sharing PIDs or not, with a running and an ended container each."""
     ids = set()
     for number in range(count):
         pid = "POD" if number % 2 else "CONTAINER"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
 
 from noded.errors import InvalidArgument, Unimplemented
 from noded.model.host import CgroupDriver, HostFacts
@@ -25,6 +26,10 @@ def validate_pod(config: PodConfig, features: RuntimeFeatures, host: HostFacts) 
             raise InvalidArgument(f"metadata.{field}: must not be empty")
     if len(config.hostname.encode()) > _MAX_HOSTNAME:
         raise InvalidArgument(f"hostname: {config.hostname!r} is longer than {_MAX_HOSTNAME} bytes")
+    _check_words("hostname", (config.hostname,))
+    if config.dns is not None:
+        for field in ("servers", "searches", "options"):
+            _check_words(f"dns_config.{field}", getattr(config.dns, field))
     if config.log_directory and not config.log_directory.startswith("/"):
         raise InvalidArgument(f"log_directory: {config.log_directory!r} must be an absolute path")
     check_cgroup_parent(config.cgroup_parent, host)
@@ -63,6 +68,13 @@ def check_cgroup_parent(parent: str, host: HostFacts) -> None:
         raise InvalidArgument(
             f"linux.cgroup_parent: {parent!r} is a systemd slice, but noded uses the cgroupfs cgroup driver"
         )
+
+
+def _check_words(field: str, words: Iterable[str]) -> None:
+    """Each becomes one word of a file of lines, as resolv.conf and hosts are."""
+    for word in words:
+        if any(character.isspace() or not character.isprintable() for character in word):
+            raise InvalidArgument(f"{field}: {word!r} must not contain white space or control characters")
 
 
 def _check_port(mapping: PortMapping) -> None:

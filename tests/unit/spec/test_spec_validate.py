@@ -11,6 +11,7 @@ from noded.errors import FailedPrecondition, InvalidArgument, RROUnsupported, Un
 from noded.model.container import Device, Mount, MountPropagation
 from noded.model.host import CgroupDriver
 from noded.model.pod import (
+    DNSConfig,
     HugepageLimit,
     IDMapping,
     NamespaceMode,
@@ -69,6 +70,10 @@ def test_pods_that_can_run_pass(config):
         (pod(key=SandboxKey("default", "", "u", 0)), "metadata.name: must not be empty"),
         (pod(key=SandboxKey("", "web", "u", 0)), "metadata.namespace: must not be empty"),
         (pod(hostname="h" * 65), "hostname: .* is longer than 64 bytes"),
+        (pod(hostname="web\n10.0.0.1 api"), "hostname: .* must not contain white space"),
+        (pod(dns=DNSConfig(servers=("10.0.0.10\nsearch evil",))), "dns_config.servers: .* white space"),
+        (pod(dns=DNSConfig(searches=("a b",))), "dns_config.searches: 'a b' must not contain white space"),
+        (pod(dns=DNSConfig(options=("ndots:5\0",))), "dns_config.options: .* control characters"),
         (pod(log_directory="logs"), "log_directory: 'logs' must be an absolute path"),
         (pod(cgroup_parent="/a/../../b"), "linux.cgroup_parent: .* must not contain"),
         (pod(cgroup_parent="system.slice"), "linux.cgroup_parent: .* is a systemd slice"),
