@@ -142,6 +142,13 @@ class HandlerConfig:
     cgroup_writable: bool = False  # /sys/fs/cgroup is writable in containers (cgroup v2 only)
     # seccomp profile of containers that want the runtime's default, an absolute path; "" = the built-in one
     seccomp_profile: str = ""
+    apparmor_profile: str = ""  # of containers that want the runtime's default; it must be loaded; "" = none
+    # JSON file with an OCI spec that adds to what noded generates, an absolute path: env, rlimits, mounts,
+    # hooks, annotations, resources, devices that the generated spec lacks; "" = none
+    base_spec: str = ""
+    default_sysctls: Mapping[str, str] = field(default_factory=dict)  # over the node's default_sysctls
+    # CPU on which a command of exec starts: "first" of the shared CPUs, else of the container's; "" = any
+    exec_cpu_affinity: Literal["", "first"] = ""
     # CNI configuration directory of this handler's pods, an absolute path; "" = that of [network]
     cni_conf_dir: str = ""
     storage_driver: Literal["", StorageDriver] = ""  # of this handler's new containers; "" = that of [images]
@@ -181,6 +188,11 @@ class Config:
     default_env: Mapping[str, str] = field(default_factory=dict)  # variables below those of image and pod
     # limits of every container's processes, as NAME = "SOFT:HARD" (nofile = "1024:4096"); none = the daemon's
     default_ulimits: Mapping[str, str] = field(default_factory=dict)
+    # file with mounts of every container, lines /SOURCE:/DESTINATION (containers-mounts.conf(5)), "" = none
+    default_mounts_file: Path | None = None
+    infra_ctr_cpuset: str = ""  # CPUs of the init process of pods, such as "0-1"; "" = all
+    # CPUs that containers with the annotation cpu-shared.crio.io/CONTAINER = "enable" get beside their own
+    shared_cpuset: str = ""
     pids_limit: Annotated[int, AtLeast(0)] = 0  # tasks in one container, 0 = no limit of its own
     minimum_memory_bytes: Annotated[int, AtLeast(0)] = 0  # a smaller memory limit is refused, 0 = none is
     device_ownership_from_security_context: bool = False  # device nodes belong to runAsUser and runAsGroup

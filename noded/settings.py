@@ -173,6 +173,8 @@ def interpret(table: Located) -> Config:
             f"{where}default_runtime: no handler {config.default_runtime!r} in [runtimes]; there are {known}"
         )
     _check_workloads(config.workloads)
+    for key in ("infra_ctr_cpuset", "shared_cpuset"):
+        parse_cpus(getattr(config, key), f"{origin_of(table, key)}{key}")
     if config.monitor_cgroup != "pod" and not config.monitor_cgroup.startswith("/"):
         raise InvalidArgument(
             f"{origin_of(table, 'monitor_cgroup')}monitor_cgroup: {config.monitor_cgroup!r} is neither "
@@ -239,7 +241,7 @@ def _handler(name: str, values: Located, base: HandlerConfig | None, origin: str
     keys.update((key, values[key]) for key in _HANDLER_KEYS if key in values)
     checked = parse_options(HandlerConfig, Located(keys, values.origins), f"runtimes.{name}")
     options = {key: value for key, value in values.items() if key not in _HANDLER_KEYS}
-    for key in ("seccomp_profile", "cni_conf_dir"):
+    for key in ("seccomp_profile", "cni_conf_dir", "base_spec"):
         value = getattr(checked, key)
         if value and not Path(value).is_absolute():
             where = origin_of(values, key)

@@ -30,6 +30,7 @@ from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_profiles import SeccompProfiles
+from noded.engine.spec_files import read_base_spec, read_default_mounts
 from noded.engine.volumes import resolve_mounts
 from noded.errors import FailedPrecondition, InvalidArgument, NotFound
 from noded.host import files
@@ -45,8 +46,9 @@ from noded.model.views import ContainerState
 from noded.plugins import Hooks
 from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
+from noded.spec.default_mounts import FIPS_POLICIES, fips_mounts
 from noded.spec.features import container_features, with_features
-from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, PodFiles, SpecPolicy
+from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, NodeMount, PodFiles, SpecPolicy
 from noded.spec.namespaces import pid_mode
 from noded.spec.pod_features import log_mounts, pod_features
 from noded.spec.process import parse_rlimits
@@ -128,7 +130,9 @@ class BundleSpec:
             config = replace(config, resources=with_workload(config.resources, given))
         found = container_features(annotations, config.name, allowed, self._config.allowed_devices)
         pod = pod_features(sandbox.record.config, allowed)
-        config, policy, not_granted = with_features(config, policy, found, self._facts)
+        config, policy, not_granted = with_features(
+            config, policy, found, self._facts, self._config.shared_cpuset
+        )
         await self._apparmor.check_named(config.security)
         policy = replace(policy, apparmor_profile=await self._apparmor.default_for(config.security))
         inputs = ContainerInputs(
@@ -147,7 +151,10 @@ class BundleSpec:
             files=self._files(sandbox),
             mounts=mounts,
             volumes=await self._volumes(container, image, rootfs),
-            node_mounts=log_mounts(sandbox.record.config, config, pod.log_volume),
+            node_mounts=(
+                *await self._default_mounts(container, disable_fips=found.fips_disabled),
+                *log_mounts(sandbox.record.config, config, pod.log_volume),
+            ),
             devices=await trio.to_thread.run_sync(resolve_devices, config.devices) if config.devices else (),
             host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
             hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
@@ -189,6 +196,9 @@ class BundleSpec:
             privileged_without_host_devices=settings.privileged_without_host_devices,
             cgroup_writable=settings.cgroup_writable,
             annotations=settings.default_annotations,
+            apparmor_profile=settings.apparmor_profile,
+            base=await read_base_spec(handler, settings.base_spec) if settings.base_spec else None,
+            exec_cpu_affinity=settings.exec_cpu_affinity,
             default_seccomp=await self._profiles.of_handler(handler, seccomp) if seccomp else None,
         )
 
@@ -238,6 +248,27 @@ class BundleSpec:
             shm="/dev/shm" if host_ipc else str(directory / "shm"),
             localtime=f"/usr/share/zoneinfo/{self._config.timezone}" if self._config.timezone else None,
         )
+
+    async def _default_mounts(self, container: Container, *, disable_fips: bool) -> tuple[NodeMount, ...]:
+        """What every container gets: the administrator's mounts, and those of FIPS mode."""
+        file = self._config.default_mounts_file
+        mounts = await read_default_mounts(file) if file is not None else ()
+        if not self._facts.fips:
+            return mounts
+        bundle, rootfs = container.ref.bundle, self._layout.rootfs(container.id)
+
+        def fips() -> tuple[NodeMount, ...]:
+            for name, data in (("system-fips", b""), ("fips-disabled", b"0\n")):
+                files.publish(bundle / name, data, 0o444, durable=False)
+            policies = {
+                str(resolve_beneath(rootfs, source)): inside
+                for source, inside in FIPS_POLICIES.items()
+                if _exists_beneath(rootfs, source) and _exists_beneath(rootfs, inside)
+            }
+            empty, zero = str(bundle / "system-fips"), str(bundle / "fips-disabled")
+            return fips_mounts(disabled=disable_fips, empty=empty, zero=zero, policies=policies)
+
+        return (*await trio.to_thread.run_sync(fips), *mounts)
 
     async def _volumes(self, container: Container, image: Image, rootfs: Path) -> tuple[ImageVolume, ...]:
         """VOLUMEs whose path the image lacks get an empty directory; the others are just there."""

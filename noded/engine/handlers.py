@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from noded.config import HandlerConfig, WorkloadConfig
+from noded.engine.spec_files import read_base_spec
 from noded.errors import FailedPrecondition, InvalidArgument, NodedError
 from noded.model.runtime import Runtime, RuntimeFeatures
 from noded.plugins import Handler
@@ -163,6 +164,8 @@ async def _ask(handler: Handler) -> tuple[RuntimeFeatures | None, str]:
     if handler.runtime is None:
         return None, handler.unavailable or "its plugin did not load"
     try:
+        if handler.config.base_spec:
+            await read_base_spec(handler.config.name, handler.config.base_spec)
         with trio.fail_after(_PROBE_SECONDS):
             return await handler.runtime.features(), ""
     except trio.TooSlowError:

@@ -152,7 +152,8 @@ class SandboxLadder:
             await userns.pin_with_user_namespace(pins, self.hostname(sandbox), mapping.uids, mapping.gids)
         elif pins:
             await namespaces.pin_namespaces(pins, self.hostname(sandbox))
-        sysctls = {**self._config.default_sysctls, **config.sysctls}
+        of_handler = self._handlers.settings(sandbox.record.handler).default_sysctls
+        sysctls = {**self._config.default_sysctls, **of_handler, **config.sysctls}
         if sysctls:
             await trio.to_thread.run_sync(sysctl.apply, pins, sysctls)
 
@@ -264,7 +265,9 @@ class SandboxLadder:
     def _policy(self, sandbox: PodSandbox) -> SpecPolicy:
         settings = self._handlers.settings(sandbox.record.handler)
         return SpecPolicy(
-            annotations=settings.default_annotations, allowed_annotations=self._allowed(sandbox)
+            annotations=settings.default_annotations,
+            allowed_annotations=self._allowed(sandbox),
+            infra_cpus=self._config.infra_ctr_cpuset,
         )
 
     def _allowed(self, sandbox: PodSandbox) -> tuple[str, ...]:

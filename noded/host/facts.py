@@ -66,4 +66,12 @@ def collect(config: Config) -> HostFacts:
         selinux=lsm.selinux_enabled(),
         boot_id=boot_id(),
         swap_accounting=cgroup_hierarchies.swap_accounting(),
+        fips=_fips(),
     )
+
+
+def _fips() -> bool:
+    try:
+        return Path("/proc/sys/crypto/fips_enabled").read_text().strip() == "1"
+    except OSError:  # a kernel without the option
+        return False

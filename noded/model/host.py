@@ -29,6 +29,7 @@ class HostFacts:
         oom_score_adj: the daemon's own value, the lowest it may set without that capability.
         swap_accounting: whether cgroups limit swap (v1: memory.memsw.limit_in_bytes exists in the
             memory hierarchy, v2: memory.swap.max exists in a child cgroup).
+        fips: the kernel is in FIPS mode.
     """
 
     cgroup_mode: CgroupMode
@@ -43,3 +44,4 @@ class HostFacts:
     selinux: bool
     boot_id: str
     swap_accounting: bool = False
+    fips: bool = False

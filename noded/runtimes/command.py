@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -51,6 +52,15 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     container, LISTEN_FDS would hand it descriptors that do not exist.
     """
     return {"PATH": os.environ.get("PATH", DEFAULT_PATH), **extra}
+
+
+def umask_of(process: Mapping[str, Any]) -> int:
+    """The umask to run a runtime's `exec` with, -1 = the daemon's.
+
+    runc 1.1 overlooks the one in the process object: what it starts has its own.
+    """
+    umask = process.get("user", {}).get("umask")
+    return -1 if umask is None else int(umask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from noded.errors import DeadlineExceeded, FailedPrecondition, Internal, NodedEr
 from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, children_of, reap
 from noded.model.runtime import ExecResult, TaskRef
-from noded.runtimes.command import CommandLine, clean_environment
+from noded.runtimes.command import CommandLine, clean_environment, umask_of
 from noded.runtimes.failures import ending, runtime_error
 from noded.runtimes.killing import (
     abandoned_zombies,
@@ -88,7 +88,7 @@ class Execs:
         publish(
             running.process_file, json.dumps({**process, "terminal": False}).encode(), 0o600, durable=False
         )
-        runtime = await self._spawn(ref, running)
+        runtime = await self._spawn(ref, running, umask_of(process))
         failure: NodedError | None = None
         code = 0
         async with trio.open_nursery() as nursery:
@@ -115,7 +115,7 @@ class Execs:
             )
         return ExecResult(code, running.stdout.data(), running.stderr.data())
 
-    async def _spawn(self, ref: TaskRef, running: _Running) -> trio.Process:
+    async def _spawn(self, ref: TaskRef, running: _Running, umask: int) -> trio.Process:
         options = ["--detach", "--process", str(running.process_file), "--pid-file", str(running.pid_file)]
         if self.internal_pid_file:
             options += ["--internal-pid-file", str(running.internal_pid_file)]
@@ -130,6 +130,7 @@ class Execs:
                 stderr=running.stderr.write_fd,
                 env=clean_environment(self.command.environment),
                 process_group=0,
+                umask=umask,
             )
         except OSError as error:
             raise Unavailable(f"cannot run {argv[0]}: {error.strerror or error}") from error

@@ -31,7 +31,7 @@ from noded.errors import DeadlineExceeded, Internal, NodedError, Unavailable
 from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, children_of, kill_identity, reap
 from noded.model.runtime import TaskRef
-from noded.runtimes.command import CommandLine, clean_environment
+from noded.runtimes.command import CommandLine, clean_environment, umask_of
 from noded.runtimes.failures import ending, runtime_error
 from noded.runtimes.killing import abandoned_zombies, holders, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.records import EXEC_PREFIX, read_pid_file
@@ -126,7 +126,7 @@ class ExecStreams:
             start.listen()
         ours = start.pipes(stdin)
         try:
-            runtime = await self._spawn(ref, start)
+            runtime = await self._spawn(ref, start, umask_of(process))
             with trio.move_on_after(_START_SECONDS):
                 await runtime.wait()
             if runtime.returncode is None:
@@ -161,7 +161,7 @@ class ExecStreams:
                 await wait_gone([command], timeout_seconds=_KILL_SECONDS)
             raise
 
-    async def _spawn(self, ref: TaskRef, start: _Start) -> trio.Process:
+    async def _spawn(self, ref: TaskRef, start: _Start, umask: int) -> trio.Process:
         options = ["--detach", "--process", str(start.process_file), "--pid-file", str(start.pid_file)]
         if start.terminal:
             options += ["--console-socket", start.console_name]
@@ -175,6 +175,7 @@ class ExecStreams:
                 cwd=ref.bundle,  # so that the console socket's path is short
                 env=clean_environment(self.command.environment),
                 process_group=0,
+                umask=umask,
             )
         except OSError as error:
             raise Unavailable(f"cannot run {argv[0]}: {error.strerror or error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from noded.spec.annotations import container_annotations
+from noded.spec.base import with_base
 from noded.spec.capabilities import container_capabilities
 from noded.spec.devices import container_devices, device_rules
 from noded.spec.inputs import Built, ContainerInputs
@@ -65,5 +66,7 @@ def container_spec(inputs: ContainerInputs) -> Built:
     if inputs.mount_label:
         linux["mountLabel"] = inputs.mount_label
     spec["linux"] = linux
+    if inputs.policy.base is not None:
+        spec = with_base(spec, inputs.policy.base)
     spec["ociVersion"] = oci_version(spec, inputs.features)
     return Built(spec, (*capabilities.warnings, *process.warnings, *resources.warnings))

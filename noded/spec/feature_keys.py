@@ -20,6 +20,7 @@ T = TypeVar("T")
 # Feature -> CRI-O's old key, "" where the new one is the only one.
 CONTAINER_FEATURES: Mapping[str, str] = {
     "cgroup2-mount-hierarchy-rw": "io.kubernetes.cri-o.cgroup2-mount-hierarchy-rw",
+    "cpu-shared": "",
     "devices": "io.kubernetes.cri-o.Devices",
     "disable-fips": "io.kubernetes.cri-o.DisableFIPS",
     "stop-signal": "org.opencontainers.image.stopSignal",
@@ -121,6 +122,13 @@ def not_supported(annotations: Mapping[str, str]) -> tuple[str, ...]:
         for key in sorted(annotations)
         if (reason := NOT_SUPPORTED.get(key.partition("/")[0]))
     )
+
+
+def enabled(text: str) -> bool:
+    """Raises: InvalidArgument for anything but enable and disable."""
+    if text not in ("enable", "disable"):
+        raise InvalidArgument(f"{text!r} is neither enable nor disable")
+    return text == "enable"
 
 
 def flag(text: str) -> bool:

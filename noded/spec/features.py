@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from noded.errors import InvalidArgument
+from noded.errors import FailedPrecondition, InvalidArgument
 from noded.model.container import ContainerConfig, Device
+from noded.model.cpus import format_cpus, parse_cpus
 from noded.model.host import HostFacts
 from noded.model.pod import Resources
 from noded.model.signals import signal_number
-from noded.spec.feature_keys import CONTAINER_FEATURES, asked, flag, not_allowed
+from noded.spec.feature_keys import CONTAINER_FEATURES, asked, enabled, flag, not_allowed
 from noded.spec.inputs import SpecPolicy
 from noded.spec.resources import supports_unified
 
@@ -30,6 +31,7 @@ class Features:
         cgroup_writable: /sys/fs/cgroup is writable (cgroup v2).
         unified: cgroup v2 files and what to write there.
         devices: more device nodes.
+        cpu_shared: the container gets the node's shared CPUs beside its own.
         fips_disabled: the container does not see that the node is in FIPS mode.
         stop_signal: name or number, "" = none.
         ignored: annotations that ask for a feature and are not allowed, sorted.
@@ -39,6 +41,7 @@ class Features:
     cgroup_writable: bool = False
     unified: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[Device, ...] = ()
+    cpu_shared: bool = False
     fips_disabled: bool = False
     stop_signal: str = ""
     ignored: tuple[str, ...] = ()
@@ -68,6 +71,7 @@ def container_features(
         cgroup_writable=found.of("cgroup2-mount-hierarchy-rw", flag, False),
         unified=found.of("unified-cgroup", _unified, {}),
         devices=found.of("devices", lambda text: _devices(text, allowed_devices), ()),
+        cpu_shared=found.of("cpu-shared", enabled, False),
         fips_disabled=found.of("disable-fips", flag, False),
         stop_signal=found.of("stop-signal", _signal, ""),
         ignored=found.ignored,
@@ -75,9 +79,19 @@ def container_features(
 
 
 def with_features(
-    container: ContainerConfig, policy: SpecPolicy, found: Features, host: HostFacts
+    container: ContainerConfig,
+    policy: SpecPolicy,
+    found: Features,
+    host: HostFacts,
+    shared_cpuset: str = "",
 ) -> tuple[ContainerConfig, SpecPolicy, tuple[str, ...]]:
-    """Request and policy as if they had said what the annotations say, and what could not be granted."""
+    """Request and policy as if they had said what the annotations say, and what could not be granted.
+
+    Args:
+        shared_cpuset: the node's shared CPUs, "" = there are none.
+
+    Raises: InvalidArgument, FailedPrecondition for CPUs that cannot be shared.
+    """
     warnings = not_allowed(found.ignored)
     if found.unified and not supports_unified(host):
         warnings += ("annotation unified-cgroup is ignored: the node does not use cgroup v2",)
@@ -87,6 +101,9 @@ def with_features(
         container = replace(container, resources=replace(resources, unified=unified))
     if found.devices:
         container = replace(container, devices=(*container.devices, *found.devices))
+    if found.cpu_shared:
+        container = _with_shared_cpus(container, shared_cpuset)
+        policy = replace(policy, shared_cpus=shared_cpuset)
     return (
         container,
         replace(
@@ -95,6 +112,29 @@ def with_features(
             cgroup_writable=policy.cgroup_writable or found.cgroup_writable,
         ),
         warnings,
+    )
+
+
+def _with_shared_cpus(container: ContainerConfig, shared_cpuset: str) -> ContainerConfig:
+    """The container on its own and the shared CPUs, and told of both in the variables that CRI-O sets.
+
+    Its quota stays: it may use the shared CPUs, not more time.
+    """
+    resources = container.resources or Resources()
+    own = parse_cpus(resources.cpuset_cpus, "linux.resources.cpuset_cpus")
+    if not own:
+        raise InvalidArgument(
+            "annotation cpu-shared: the container has no CPUs of its own, "
+            "give it whole CPUs in a Guaranteed pod"
+        )
+    shared = parse_cpus(shared_cpuset, "shared_cpuset")
+    if not shared:
+        raise FailedPrecondition("annotation cpu-shared: this node shares no CPUs, set shared_cpuset")
+    told = (("OPENSHIFT_ISOLATED_CPUS", format_cpus(own)), ("OPENSHIFT_SHARED_CPUS", format_cpus(shared)))
+    return replace(
+        container,
+        resources=replace(resources, cpuset_cpus=format_cpus(own | shared)),
+        envs=(*container.envs, *told),
     )
 
 

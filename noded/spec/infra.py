@@ -78,7 +78,8 @@ def _limits(inputs: InfraInputs) -> Built:
     that gets what the pod has as a whole, with its overhead.
     """
     if not inputs.features.needs_infra:
-        return Built({"cpu": {"shares": _CPU_SHARES}}, ())
+        cpus = {"cpus": inputs.policy.infra_cpus} if inputs.policy.infra_cpus else {}
+        return Built({"cpu": {"shares": _CPU_SHARES, **cpus}}, ())
     return linux_resources(pod_total(inputs.pod.resources, inputs.pod.overhead), inputs.host)
 
 

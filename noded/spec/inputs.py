@@ -148,6 +148,10 @@ class SpecPolicy:
         privileged_without_host_devices: privileged containers get only devices they ask for.
         cgroup_writable: /sys/fs/cgroup is writable (cgroup v2 only).
         umask: of the process, None = inherited from the runtime.
+        base: what lies under the generated spec (`noded.spec.base`).
+        exec_cpu_affinity: "first" = commands of exec start on the first of the container's CPUs.
+        infra_cpus: list of the CPUs of pods' init tasks, "" = all.
+        shared_cpus: list of the CPUs that this container gets beside its own, "" = none.
         minimum_memory_bytes: smallest memory limit that is accepted; 0 = no guard.
     """
 
@@ -166,6 +170,10 @@ class SpecPolicy:
     privileged_without_host_devices: bool = False
     cgroup_writable: bool = False
     umask: int | None = None
+    base: Mapping[str, Any] | None = None
+    exec_cpu_affinity: str = ""
+    infra_cpus: str = ""
+    shared_cpus: str = ""
     minimum_memory_bytes: int = 0
 
 

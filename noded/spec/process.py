@@ -9,13 +9,16 @@ from typing import Any
 
 from noded.errors import InvalidArgument
 from noded.model.container import ContainerConfig
+from noded.model.cpus import parse_cpus
 from noded.model.image import ImageConfig
 from noded.spec.capabilities import Capabilities
 from noded.spec.inputs import Built, ContainerInputs, ResolvedUser, Rlimit, SpecPolicy
 from noded.spec.lsm import container_apparmor
 from noded.spec.resources import oom_score_adj
+from noded.spec.version import at_least
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_EXEC_AFFINITY_SINCE = "1.2.1"
 _TERM = "xterm"
 _RLIMITS = frozenset(  # getrlimit(2)
     f"RLIMIT_{name}"
@@ -47,7 +50,24 @@ def container_process(inputs: ContainerInputs, capabilities: Capabilities) -> Bu
         process["apparmorProfile"] = profile
     if inputs.process_label:
         process["selinuxLabel"] = inputs.process_label
-    return Built(process, score.warnings)
+    affinity = _exec_affinity(inputs)
+    return Built(process | affinity.value, (*score.warnings, *affinity.warnings))
+
+
+def _exec_affinity(inputs: ContainerInputs) -> Built:
+    """`execCPUAffinity`, where the policy wants one and the container is tied to CPUs."""
+    resources = inputs.container.resources
+    cpus = inputs.policy.shared_cpus or (resources.cpuset_cpus if resources else "")
+    if not inputs.policy.exec_cpu_affinity or not cpus:
+        return Built({})
+    warnings: tuple[str, ...] = ()
+    if not at_least(inputs.features.highest_oci_version, _EXEC_AFFINITY_SINCE):
+        warnings = (
+            f"exec_cpu_affinity has no effect: the runtime knows the OCI specification "
+            f"{inputs.features.highest_oci_version}, not {_EXEC_AFFINITY_SINCE}",
+        )
+    first = min(parse_cpus(cpus, "linux.resources.cpuset_cpus"))
+    return Built({"execCPUAffinity": {"initial": str(first)}}, warnings)
 
 
 def exec_process(spec: Mapping[str, Any], command: Sequence[str], *, terminal: bool) -> dict[str, Any]:

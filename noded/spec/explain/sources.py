@@ -14,6 +14,7 @@ from noded.spec.explain.atoms import Atom, Path
 from noded.spec.explain.case import Case
 from noded.spec.inputs import (
     ContainerInputs,
+    NodeMount,
     ResolvedMount,
 )
 
@@ -114,6 +115,8 @@ _CONFIG = {  # of SpecPolicy
     "environment": "default_env",
     "device_ownership_from_security_context": "device_ownership_from_security_context",
     "minimum_memory_bytes": "minimum_memory_bytes",
+    "infra_cpus": "infra_ctr_cpuset",
+    "shared_cpus": "shared_cpuset",
 }
 _HANDLER = {
     "default_seccomp": "seccomp_profile",
@@ -121,6 +124,9 @@ _HANDLER = {
     "allowed_annotations": "allowed_annotations",
     "privileged_without_host_devices": "privileged_without_host_devices",
     "cgroup_writable": "cgroup_writable",
+    "base": "base_spec",
+    "exec_cpu_affinity": "exec_cpu_affinity",
+    "apparmor_profile": "apparmor_profile",
 }
 _NAMESPACES = {
     "net": "the pod's network namespace",
@@ -141,6 +147,7 @@ _NODED = {
     "rootfs": "root file system, made from the image's layers",
     "cgroups_path": "cgroup, below sandbox_config.linux.cgroup_parent",
     "log_path": "log file, of sandbox_config.log_directory and config.log_path",
+    "stop_signal": "stop signal of config.stop_signal, an annotation, or the image",
     "log_directory": "sandbox_config.log_directory",
     "init": "init of pods that share their PID namespace",
     "hostname": "the node's host name",
@@ -192,6 +199,8 @@ def _resolved(case: Case, inputs: ContainerInputs, atom: Atom, head: str, rest: 
         return Source(
             Kind.IMAGE, _path("Volumes", (inputs.volumes[rest[0]].container_path,)), "a VOLUME of the image"
         )
+    if head == "node_mounts":
+        return _node_mount(inputs.node_mounts[rest[0]])
     if head == "devices":
         return _device(case, inputs, rest)
     if head == "host_devices":
@@ -247,7 +256,7 @@ def _request(prefix: str, value: Any, path: Path) -> Source:
 def _policy(case: Case, path: Path) -> Source | None:
     inputs, field = case.inputs, path[0]
     rest = path[1:]
-    if field == "default_seccomp":
+    if field in ("default_seccomp", "base"):
         rest = ()
     elif field == "rlimits" and rest:
         rest = (inputs.policy.rlimits[rest[0]].type.removeprefix("RLIMIT_").lower(),)
@@ -257,8 +266,6 @@ def _policy(case: Case, path: Path) -> Source | None:
         return Source(Kind.HANDLER, _path(f"runtimes.{case.handler}.{_HANDLER[field]}", rest))
     if field in _CONFIG:
         return Source(Kind.CONFIG, _path(_CONFIG[field], rest))
-    if field == "apparmor_profile":
-        return Source(Kind.HOST, "AppArmor profile that noded has loaded")
     if field == "umask":
         return Source(Kind.ANNOTATION, "umask")
     return None
@@ -276,6 +283,14 @@ def _mount(resolved: ResolvedMount, index: int, path: Path) -> Source | None:
         moved = resolved.source != resolved.mount.host_path
         return Source(Kind.REQUEST, f"{place}.host_path", "symbolic links resolved" if moved else "")
     return Source(Kind.HOST, f"propagation of the mount at {resolved.parent}")
+
+
+def _node_mount(mount: NodeMount) -> Source:
+    if mount.origin == "default_mounts_file":
+        return Source(Kind.CONFIG, mount.origin, mount.container_path)
+    if mount.origin == "fips":
+        return Source(Kind.HOST, mount.origin, "the node is in FIPS mode")
+    return Source(Kind.ANNOTATION, mount.origin, mount.container_path)
 
 
 def _device(case: Case, inputs: ContainerInputs, path: Path) -> Source:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import grpc
 import pytest
 
@@ -9,12 +11,31 @@ from tests.support.daemon import NodedDaemon
 
 pytestmark = pytest.mark.root
 
+BASE = {
+    "process": {
+        "args": ["no-such-program"],
+        "env": ["FROM_BASE=yes", "FROM_NODE=no"],
+        "rlimits": [{"type": "RLIMIT_MSGQUEUE", "soft": 4444, "hard": 5555}],
+    },
+    "mounts": [{"destination": "/base", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]}],
+    "linux": {"resources": {"pids": {"limit": 5}, "hugepageLimits": []}},
+}
+
 
 @pytest.fixture
 def daemon(tmp_path, pushed):
+    base = tmp_path / "base.json"
+    base.write_text(json.dumps(BASE))
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/token").write_text("s3cret")
+    (tmp_path / "mounts.conf").write_text(f"{tmp_path}/secrets:/run/secrets\n{tmp_path}/absent:/mnt\n")
     handler = {
-        "allowed_annotations": ["umask.*", "devices.*", "cgroup2-*", "shm-size.crio.io", "link-logs.*"]
-    }
+        "allowed_annotations": [
+            "umask.*", "devices.*", "cgroup2-*", "shm-size.crio.io", "link-logs.*", "cpu-shared.*",
+        ],
+        "base_spec": str(base),
+        "default_sysctls": {"net.ipv4.ip_local_port_range": "2000 2999", "kernel.shmmni": "77"},
+    }  # fmt: skip
     with NodedDaemon(
         tmp_path,
         mirrors={"registry.example": pushed.host},
@@ -24,6 +45,10 @@ def daemon(tmp_path, pushed):
             # not nofile: Go programs such as runc raise its soft limit, and may lose the race to restore it
             "default_ulimits": {"core": "111:222"},
             "pids_limit": 77,
+            "default_sysctls": {"kernel.shmmni": "55", "kernel.shmall": "5555"},
+            "default_mounts_file": str(tmp_path / "mounts.conf"),
+            "shared_cpuset": "1",
+            "infra_ctr_cpuset": "0",
             "workloads": {
                 "management": {
                     "activation_annotation": "target.workload/management",
@@ -55,11 +80,13 @@ def test_the_nodes_policy_and_allowed_annotations_reach_the_container(
     config = cri.container_config("main", busybox, ["sleep", "1000"])
     container = cri.run_container(sandbox, config, pod)
     script = (
+        "umask; "
         "grep Umask /proc/1/status; grep core /proc/1/limits; echo $FROM_NODE; stat -c %t:%T /dev/mine; "
         "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max"
     )
     answer = cri.exec(container, "/bin/sh", "-c", script)
     assert answer.stdout.decode().splitlines() == [
+        "0027",
         "Umask:\t0027", "Max core file size        111                  222                  bytes     ",
         "yes", "a:e5", "77",
     ]  # fmt: skip
@@ -112,3 +139,30 @@ def test_a_pod_has_the_shared_memory_logs_stop_signal_and_workload_of_its_annota
     words = daemon.log.read_text()
     assert "annotation platform-runtime-path.crio.io is ignored" in words
     assert "annotation io.kubernetes.cri-o.ShmSize is ignored" in words
+
+
+def test_what_the_administrator_adds_is_seen_in_every_container(daemon, cri, busybox, handler, tmp_path):
+    pod = daemon.pod_config(cri, pid="POD")
+    pod.annotations["cpu-shared.crio.io/main"] = "enable"
+    sandbox = cri.run_pod(pod, handler)
+    config = cri.container_config("main", busybox, ["sleep", "1000"])
+    config.linux.resources.cpuset_cpus = "0"
+    config.linux.security_context.namespace_options.pid = 0  # the pod's
+    container = cri.run_container(sandbox, config, pod)
+    script = (
+        "grep msgqueue /proc/self/limits; echo $FROM_BASE $FROM_NODE; cat /run/secrets/token; echo; "
+        "(echo x > /run/secrets/token) 2>&1 | grep -c Read-only; "
+        "grep -c ' /base tmpfs' /proc/mounts; cd /proc/sys/; "
+        "cat net/ipv4/ip_local_port_range kernel/shmmni kernel/shmall; "
+        "echo $OPENSHIFT_ISOLATED_CPUS,$OPENSHIFT_SHARED_CPUS; "
+        "grep -h Cpus_allowed_list /proc/1/status /proc/self/status"
+    )
+    answer = cri.exec(container, "/bin/sh", "-c", script)
+    assert [line.split() for line in answer.stdout.decode().splitlines()] == [
+        ["Max", "msgqueue", "size", "4444", "5555", "bytes"], ["yes", "yes"], ["s3cret"], ["1"], ["1"],
+        ["2000", "2999"], ["77"], ["5555"], ["0,1"],
+        ["Cpus_allowed_list:", "0"], ["Cpus_allowed_list:", "0-1"],
+    ]  # fmt: skip
+    (tmp_path / "base.json").write_text('{"process": {"rlimit": []}}')
+    with pytest.raises(grpc.RpcError, match=r"runtimes\..*base_spec: .*: process.rlimit: not known"):
+        cri.run_pod(daemon.pod_config(cri), handler)

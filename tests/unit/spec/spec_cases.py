@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from noded.model.pod import (
     UserNamespace,
 )
 from noded.model.runtime import RuntimeFeatures
+from noded.spec.base import parse_base_spec
 from noded.spec.capabilities import KNOWN
 from noded.spec.inputs import (
     ContainerInputs,
@@ -71,6 +73,45 @@ IMAGE = ImageConfig(
 )
 DEFAULT = SecurityProfile(ProfileType.RUNTIME_DEFAULT)
 MAPPING = (IDMapping(host_id=65536, container_id=0, length=65536),)
+
+
+BASE = parse_base_spec(
+    json.dumps(
+        {
+            "ociVersion": "1.2.0",
+            "process": {
+                "args": ["sh"],
+                "user": {"uid": 5, "gid": 5},
+                "capabilities": {"effective": ["CAP_SYS_ADMIN"]},
+                "env": ["PATH=/x", "SITE=a"],
+                "rlimits": [
+                    {"type": "RLIMIT_CORE", "soft": 5, "hard": 5},
+                    {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096},
+                ],
+            },
+            "hostname": "base",
+            "mounts": [
+                {"destination": "/proc/", "type": "bind", "source": "/"},
+                {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
+            ],
+            "hooks": {"poststop": [{"path": "/bin/tidy"}]},
+            "annotations": {"site.example/rack": "7", "io.kubernetes.pod.name": "forged"},
+            "linux": {
+                "namespaces": [],
+                "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
+                "resources": {
+                    "devices": [{"allow": True, "access": "rwm"}],
+                    "memory": {"limit": 1, "swap": 2},
+                    "pids": {"limit": 512},
+                },
+                "devices": [
+                    {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+                    {"path": "/dev/kvm", "type": "c", "major": 1, "minor": 1},
+                ],
+            },
+        }
+    )
+)
 
 
 def pod(**more: Any) -> PodConfig:
@@ -418,6 +459,25 @@ CASES: dict[str, ContainerInputs | InfraInputs] = {
             NodeMount("/etc/hosts", "/srv/hosts", "default_mounts_file"),
         ),
     ),
+    "base_spec": inputs(
+        container(resources=Resources(memory_limit_bytes=64 << 20)),
+        devices=(ResolvedDevice("/dev/kvm", "c", 10, 232),),
+        policy=SpecPolicy(base=BASE, rlimits=(Rlimit("RLIMIT_CORE", 0, 0),)),
+    ),
+    "exec_cpu_affinity": inputs(
+        container(resources=Resources(cpuset_cpus="2-3,7")),
+        features=replace(FEATURES, highest_oci_version="1.2.1"),
+        policy=SpecPolicy(exec_cpu_affinity="first"),
+    ),
+    "exec_cpu_affinity_of_shared_cpus": inputs(
+        container(resources=Resources(cpuset_cpus="0-1,4")),
+        policy=SpecPolicy(exec_cpu_affinity="first", shared_cpus="1,4"),
+    ),
+    "apparmor_profile_of_the_handler": inputs(
+        container(security={"seccomp": DEFAULT}),
+        host=replace(HOST, apparmor=True),
+        policy=SpecPolicy(apparmor_profile="site-default"),
+    ),
     "stop_signal": inputs(stop_signal="SIGRTMIN+3"),
     "writable_cgroup": inputs(policy=SpecPolicy(cgroup_writable=True)),
     # devices
@@ -462,6 +522,7 @@ CASES: dict[str, ContainerInputs | InfraInputs] = {
     # the pod's init
     "infra": infra(),
     "infra_sized": infra(pod=pod(namespaces=NamespaceOptions(), resources=RESOURCES)),
+    "infra_on_its_own_cpus": infra(policy=SpecPolicy(infra_cpus="0-1")),
     "infra_with_overhead": infra(
         pod=pod(
             namespaces=NamespaceOptions(),

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spec_cases import HOST, HYBRID, container
 
-from noded.errors import InvalidArgument
+from noded.errors import FailedPrecondition, InvalidArgument
 from noded.model.container import Device
+from noded.model.pod import Resources
 from noded.spec.features import Features, container_features, with_features
 from noded.spec.inputs import Rlimit, SpecPolicy
 from noded.spec.process import parse_rlimits
@@ -113,3 +114,19 @@ def test_any_value_is_read_or_refused(annotations):
         return
     assert all(device.host_path in FUSE for device in found.devices)
     assert features(annotations, ()) == Features(ignored=tuple(sorted(annotations)))
+
+
+def test_shared_cpus_come_beside_the_containers_own():
+    own = container(resources=Resources(cpuset_cpus="2-3", cpu_quota_us=200_000))
+    found = features({"cpu-shared.crio.io/main": "enable"})
+    config, policy, _ = with_features(own, SpecPolicy(), found, HOST, "0-1")
+    assert config.resources == Resources(cpuset_cpus="0-3", cpu_quota_us=200_000)
+    assert dict(config.envs) == {"OPENSHIFT_ISOLATED_CPUS": "2-3", "OPENSHIFT_SHARED_CPUS": "0-1"}
+    assert policy.shared_cpus == "0-1"
+    with pytest.raises(FailedPrecondition, match="shared_cpuset"):
+        with_features(own, SpecPolicy(), found, HOST, "")
+    with pytest.raises(InvalidArgument, match="no CPUs of its own"):
+        with_features(container(), SpecPolicy(), found, HOST, "0-1")
+    assert not features({"cpu-shared.crio.io/main": "disable"}).cpu_shared
+    with pytest.raises(InvalidArgument, match="neither enable nor disable"):
+        features({"cpu-shared.crio.io": "true"})
