@@ -21,6 +21,7 @@ _REASONS: tuple[tuple[str, Kind, str], ...] = (
     (r"process\.env\[TERM\]", _D, "the usual TERM of a container with a terminal"),
     (r"process\.env\[HOSTNAME\]", _N, "the pod's host name"),
     (r"process\.env", _D, "no variables"),
+    (r"process\.rlimits\[.*\]\.type", _D, "a limit that default_ulimits and the base spec both set"),
     (r"process\.cwd", _D, "the root directory, where neither request nor image names one"),
     (r"process\.capabilities\..*", _D, "no capability, unless it is granted"),
     (r"process\.noNewPrivileges", _D, "the CRI's default"),
