@@ -62,6 +62,8 @@ class TaskCreate:
         log_path: absolute path of the CRI log file, "" for none.
         monitor_cgroup: absolute cgroup path for the monitor process, "" = leave where it is.
         deadline_seconds: budget for the creation.
+        restore_from: directory with the images of a checkpoint; the task is made from them and runs
+            at once, `start` is not for it. Only where the feature `checkpoint` is there.
     """
 
     ref: TaskRef
@@ -73,6 +75,7 @@ class TaskCreate:
     oom_score_adj: int | None = None
     deadline_seconds: float = 240.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    restore_from: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,25 @@ class Sandbox(Protocol):
 
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:
         """Apply an OCI `linux.resources` object to a live task."""
+
+    async def checkpoint(
+        self, ref: TaskRef, images: Path, work: Path, *, timeout_seconds: float
+    ) -> None:
+        """Save the processes of a live task in the directory `images`; they live on.
+
+        Only called where the feature `checkpoint` is there.
+
+        Args:
+            work: where logs of the work go.
+
+        Raises: FailedPrecondition, DeadlineExceeded at `timeout_seconds`.
+        """
+
+    async def pause(self, ref: TaskRef) -> None:
+        """Freeze all processes of the task. Only called where the feature `checkpoint` is there."""
+
+    async def resume(self, ref: TaskRef) -> None:
+        """Undo `pause`. A task that is gone or not paused is success."""
 
     async def usage(self, ref: TaskRef) -> TaskUsage:
         """Ask the runtime what a live task uses. Only called where `usage_in_cgroup` is false.

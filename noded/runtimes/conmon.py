@@ -75,6 +75,8 @@ class Conmon:
             argv.append("--systemd-cgroup")
         if self.no_pivot:
             argv.append("--no-pivot")
+        if create.restore_from is not None:
+            argv += ["--restore", str(create.restore_from), "--runtime-opt", "--file-locks"]
         if create.terminal:
             argv.append("--terminal")
         elif create.stdin:
@@ -158,7 +160,8 @@ class Conmon:
         self.cgroups.attach(place, pid)
 
     def _pid(self, create: TaskCreate, reply: bytes, pipes: _Pipes) -> int:
-        action = f"{self.runtime_name} could not create container {create.ref.id}"
+        verb = "create" if create.restore_from is None else "restore"
+        action = f"{self.runtime_name} could not {verb} container {create.ref.id}"
         pid, message = parse_reply(reply)
         if pid > 0:
             return pid

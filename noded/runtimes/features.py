@@ -18,6 +18,9 @@ _NOTIFY_CONTINUE_KERNEL = (5, 5)
 # overlayfs on idmapped layers, which a pod with a user namespace has as its root file system.
 _IDMAPPED_OVERLAY_KERNEL = (5, 19)
 
+# features.md has no field for it; runc and crun say it so.
+_CHECKPOINT_ANNOTATIONS = ("org.opencontainers.runc.checkpoint.enabled", "run.oci.crun.checkpoint.enabled")
+
 _VERSION = re.compile(r"\bversion[\s:]+(?:release-)?v?(\S+)")
 _SPEC = re.compile(r"^spec:\s*(\S+)", re.MULTILINE)
 
@@ -74,7 +77,7 @@ def features_from_json(version: str, output: bytes, quirks: OciQuirks) -> Runtim
         idmap_mounts=idmap,
         seccomp_notify="SCMP_ACT_NOTIFY" in (_mapping(linux, "seccomp").get("actions") or ()),
         update=quirks.update,
-        checkpoint=annotations.get("org.opencontainers.runc.checkpoint.enabled") == "true",
+        checkpoint=any(annotations.get(name) == "true" for name in _CHECKPOINT_ANNOTATIONS),
         needs_infra=quirks.needs_infra,
         highest_oci_version=str(document["ociVersionMax"]),
         sockets_in_netns=not quirks.own_network,

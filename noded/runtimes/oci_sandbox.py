@@ -12,7 +12,14 @@ from typing import Any
 import structlog
 import trio
 
-from noded.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable, Unimplemented
+from noded.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    NodedError,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, children_of, kill_identity
 from noded.model.runtime import (
@@ -29,13 +36,22 @@ from noded.runtimes import control
 from noded.runtimes.attach import attach_open
 from noded.runtimes.command import CommandLine, Completed, run
 from noded.runtimes.conmon import Conmon
+from noded.runtimes.criu import check_criu, explain
 from noded.runtimes.exec import Execs
 from noded.runtimes.exec_stream import ExecStreams
 from noded.runtimes.failures import ending, runtime_error
 from noded.runtimes.killing import reap_namespace_zombies
 from noded.runtimes.monitor import Exits
 from noded.runtimes.quirks import OciQuirks
-from noded.runtimes.records import CONFIG_FILE, TaskRecord, read_record, runtime_state, write_record
+from noded.runtimes.records import (
+    CONFIG_FILE,
+    DUMP_LOG,
+    RESTORE_LOG,
+    TaskRecord,
+    read_record,
+    runtime_state,
+    write_record,
+)
 from noded.runtimes.stand_in import start_by_stand_in
 from noded.runtimes.teardown import Teardown
 from noded.runtimes.usage import parse_usage
@@ -117,7 +133,13 @@ class OciSandbox:
         return init.pid if init is not None and init.alive() else None
 
     async def create(self, task: TaskCreate) -> int:
-        return await self._parts.conmon.create(task)
+        if task.restore_from is None:
+            return await self._parts.conmon.create(task)
+        await check_criu(self._parts.command.environment)
+        try:
+            return await self._parts.conmon.create(task)
+        except NodedError as error:
+            raise explain(error, task.ref.bundle / RESTORE_LOG) from error
 
     async def start(self, ref: TaskRef) -> None:
         action = f"could not start container {ref.id}"
@@ -253,6 +275,32 @@ class OciSandbox:
             "update", "--resources", "-", ref.id,
             stdin=json.dumps(resources).encode(),
         )  # fmt: skip
+
+    async def checkpoint(self, ref: TaskRef, images: Path, work: Path, *, timeout_seconds: float) -> None:
+        command, program = self._parts.command, self._parts.quirks.program
+        await check_criu(command.environment)
+        done = await command.run(
+            "checkpoint",
+            "--leave-running",
+            "--file-locks",
+            f"--image-path={images}",
+            f"--work-path={work}",
+            ref.id,
+            timeout_seconds=timeout_seconds,
+        )
+        if done.returncode != 0:
+            action = f"{program} could not checkpoint container {ref.id}"
+            raise explain(runtime_error(action, done.stderr, ending(done.returncode)), work / DUMP_LOG)
+
+    async def pause(self, ref: TaskRef) -> None:
+        await self._parts.run(f"could not pause container {ref.id}", "pause", ref.id)
+
+    async def resume(self, ref: TaskRef) -> None:
+        try:
+            await self._parts.run(f"could not resume container {ref.id}", "resume", ref.id)
+        except NodedError:
+            if await self.state(ref) is TaskState.PAUSED:
+                raise
 
     async def usage(self, ref: TaskRef) -> TaskUsage:
         done = await self._parts.run(

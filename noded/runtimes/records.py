@@ -9,6 +9,7 @@
     BUNDLE/exec-*        process and pid files of a running exec
     BUNDLE/go started    what a stand-in waits for and what it tells (noded.runtimes.stand_in)
     BUNDLE/start.log     what the runtime said when a stand-in started the container
+    BUNDLE/restore.log   what CRIU said when it restored the container
 
 Bundles live on a tmpfs: a record never outlives a boot, so a start time identifies a process.
 """
@@ -32,6 +33,8 @@ EXEC_PREFIX = "exec-"
 GO_FIFO = "go"
 STARTED_FILE = "started"
 START_LOG = "start.log"
+DUMP_LOG = "dump.log"  # of CRIU, in the work directory
+RESTORE_LOG = "restore.log"
 
 # Patterns of all that a create or exec may leave, temporary files of killed programs included.
 # config.json and rootfs are not among them: those belong to the engine.
@@ -51,6 +54,9 @@ LEFTOVERS = (
     STARTED_FILE,
     f"{STARTED_FILE}.new",
     START_LOG,
+    RESTORE_LOG,
+    "stats-restore",
+    "descriptors.json",
 )
 
 

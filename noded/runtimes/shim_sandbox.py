@@ -213,6 +213,15 @@ class ShimSandbox:
             )
         await self._service().update(ref.id, resources)
 
+    async def checkpoint(self, ref: TaskRef, images: Path, work: Path, *, timeout_seconds: float) -> None:
+        raise Unimplemented(f"containers of {self._parts.quirks.program} cannot be checkpointed")
+
+    async def pause(self, ref: TaskRef) -> None:
+        await self._service().pause(ref.id)
+
+    async def resume(self, ref: TaskRef) -> None:
+        await self._service().resume(ref.id)
+
     async def usage(self, ref: TaskRef) -> TaskUsage:
         told = await self._service().stats(ref.id)
         return TaskUsage(told.cpu_ns, told.memory_usage_bytes, told.memory_working_set_bytes, told.pids)
@@ -229,14 +238,6 @@ class ShimSandbox:
         await self._service().resize(ref.id, width, height)
 
     # beyond the protocol
-
-    async def pause(self, ref: TaskRef) -> None:
-        """Freeze all processes of the task."""
-        await self._service().pause(ref.id)
-
-    async def resume(self, ref: TaskRef) -> None:
-        """Undo `pause`."""
-        await self._service().resume(ref.id)
 
     def resume_watch(self) -> None:
         """Watch a shim that an earlier daemon started, and read its log again."""
