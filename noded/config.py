@@ -88,6 +88,16 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointConfig:
+    """`[checkpoint]`: containers saved and restored with CRIU."""
+
+    enable: bool = True  # answer CheckpointContainer; its archive has all memory of the container in it
+    # make containers from checkpoint archives and images. What is restored has the user, the capabilities
+    # and the system calls that the checkpoint says, whatever the pod may have: trust all your images
+    restore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NriConfig:
     """`[nri]`: Node Resource Interface, plugins that see pods and containers and adjust them."""
 
@@ -214,6 +224,7 @@ class Config:
     images: ImagesConfig = ImagesConfig()  # registries and the local store
     streaming: StreamingConfig = StreamingConfig()  # exec, attach and port-forward
     metrics: MetricsConfig = MetricsConfig()  # the daemon's own metrics for Prometheus
+    checkpoint: CheckpointConfig = CheckpointConfig()  # containers saved and restored with CRIU
     nri: NriConfig = NriConfig()  # plugins that adjust pods and containers
     # runtime handlers, one table each; runc and crun exist without one
     runtimes: tuple[HandlerConfig, ...] = (HandlerConfig("runc", "runc"), HandlerConfig("crun", "crun"))

@@ -1,9 +1,10 @@
-"""The rungs of a container: record, bundle, rootfs, volumes, spec, seccomp, runtime, ready."""
+"""The rungs of a container: record, bundle, rootfs, volumes, checkpoint, spec, seccomp, runtime, ready."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -15,6 +16,7 @@ from noded.engine.handlers import Handlers
 from noded.engine.ladder import Rung
 from noded.engine.nri import Nri
 from noded.engine.pod_files import make_private
+from noded.engine.restores import Restores
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_notifier import SeccompNotifier
@@ -29,6 +31,8 @@ from noded.model.pod import NamespaceMode, UserNamespace
 from noded.model.runtime import Sandbox, TaskCreate
 from noded.spec.resources import merge_resources
 from noded.store.containers import ContainerRows
+
+_UNDO_SECONDS = 60.0
 
 
 class ContainerLadder:
@@ -48,6 +52,7 @@ class ContainerLadder:
         sandboxes: SandboxLadder,
         nri: Nri,
         notifier: SeccompNotifier,
+        restores: Restores,
         watch: Callable[[Container], None],
     ) -> None:
         self._layout = layout
@@ -61,12 +66,14 @@ class ContainerLadder:
         self._sandboxes = sandboxes
         self._nri = nri
         self._notifier = notifier
+        self._restores = restores
         self._watch = watch
         self.rungs: tuple[Rung[Container], ...] = (
             Rung("record", self._record_up, self._record_down),
             Rung("bundle", self._bundle_up, self._bundle_down),
             Rung("rootfs", self._rootfs_up, self._rootfs_down),
             Rung("volumes", self._volumes_up, self._volumes_down),
+            Rung("checkpoint", self._checkpoint_up, self._checkpoint_down, 240.0, interruptible=True),
             Rung("spec", self._spec_up, self._spec_down, 240.0, interruptible=True),
             Rung("seccomp", self._seccomp_up, self._seccomp_down),
             Rung("runtime", self._runtime_up, self._runtime_down, 240.0, 60.0, interruptible=True),
@@ -129,6 +136,15 @@ class ContainerLadder:
     async def _volumes_down(self, container: Container) -> None:
         await self._volumes.unmount_all(container.id)
 
+    # checkpoint: the files that a container to be restored had written, and the images of its processes
+
+    async def _checkpoint_up(self, container: Container) -> None:
+        if container.record.restore:
+            await self._restores.bring_files(container)
+
+    async def _checkpoint_down(self, container: Container) -> None:
+        """Nothing: it is in the root file system and beside it, and goes with them."""
+
     # spec: no effect outside the bundle but creating missing mount sources, as both peers do
 
     async def _spec_up(self, container: Container) -> None:
@@ -142,6 +158,8 @@ class ContainerLadder:
         if self._nri.enabled:
             spec, limits = await self._nri.create(container, spec, partial(self._spec.inject, container))
             resources = merge_resources(resources, limits) if limits is not None else resources
+        if container.record.restore:
+            await self._restores.check_mounts(container, spec)
         data = json.dumps(spec, separators=(",", ":")).encode()
         path = container.ref.bundle / "config.json"
         await trio.to_thread.run_sync(lambda: files.publish(path, data, 0o600, durable=False))
@@ -169,9 +187,30 @@ class ContainerLadder:
         return sandbox.runtime
 
     async def _runtime_up(self, container: Container) -> None:
-        record, config = container.record, container.record.config
+        if not container.record.restore:  # else it begins to run at once, so that is for the start
+            runtime = await self.sandbox_runtime(container)
+            container.created_pid = await runtime.create(self._task(container))
+
+    async def restore(self, container: Container) -> None:
+        """Make and run the task of a container that is restored.
+
+        Raises: as `noded.model.runtime.Sandbox.create`; nothing of the task is left then.
+        """
         runtime = await self.sandbox_runtime(container)
-        task = TaskCreate(
+        await runtime.delete(container.ref)  # of a start that a dying daemon did not finish
+        images = await self._restores.images(container)
+        try:
+            task = replace(self._task(container), restore_from=images)
+            container.created_pid = await runtime.create(task)
+        except BaseException:
+            with trio.move_on_after(_UNDO_SECONDS, shield=True):
+                await runtime.delete(container.ref)
+            raise
+        await self._restores.drop_files(container)
+
+    def _task(self, container: Container) -> TaskCreate:
+        record, config = container.record, container.record.config
+        return TaskCreate(
             ref=container.ref,
             log_path=record.log_path,
             terminal=config.tty,
@@ -180,7 +219,6 @@ class ContainerLadder:
             monitor_cgroup=self._sandboxes.monitor_cgroup(container.sandbox),
             deadline_seconds=self._handlers.create_timeout_seconds(container.sandbox.record.handler),
         )
-        container.created_pid = await runtime.create(task)
 
     async def _runtime_down(self, container: Container) -> None:
         if container.task_gone:
@@ -193,7 +231,8 @@ class ContainerLadder:
     async def _ready_up(self, container: Container) -> None:
         # One commit with the pid: without it a restart takes the container down, by the record alone.
         await container.commit(pid=container.created_pid, intent=ContainerIntent.CREATED)
-        self._watch(container)
+        if not container.record.restore:
+            self._watch(container)
 
     async def _ready_down(self, container: Container) -> None:
         if container.record.intent in (ContainerIntent.CREATED, ContainerIntent.STARTED):

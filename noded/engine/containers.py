@@ -15,13 +15,14 @@ import trio
 from noded.config import Config
 from noded.engine.claims import Claim, Claims
 from noded.engine.container import Container
-from noded.engine.container_ladder import ContainerLadder
+from noded.engine.container_ladder import ContainerLadder, pod_user_namespace
 from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
 from noded.engine.nri import Nri
 from noded.engine.operations import CALLER, Operation, Operations
 from noded.engine.registry import Registry
+from noded.engine.restores import Origin, Restores
 from noded.engine.sandbox import PodSandbox
 from noded.engine.seccomp_notifier import SeccompNotifier, check_mode
 from noded.engine.supervise import Supervisor
@@ -30,7 +31,9 @@ from noded.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     ImageVolumeMountFailed,
+    NodedError,
     NotFound,
+    Unimplemented,
 )
 from noded.host.cgroups import Cgroups
 from noded.images.library import Library
@@ -42,7 +45,7 @@ from noded.model.lifecycle import ContainerIntent
 from noded.model.paths import Layout
 from noded.model.pod import PodConfig
 from noded.model.records import ContainerRecord
-from noded.model.runtime import Exit
+from noded.model.runtime import Exit, RuntimeFeatures
 from noded.model.signals import signal_number
 from noded.model.views import ContainerState, ContainerView
 from noded.spec.annotations import STOP_SIGNAL
@@ -53,6 +56,8 @@ from noded.store.containers import ContainerRows
 
 log = structlog.get_logger(__name__)
 
+_KILLED_CODE = 128 + signal.SIGKILL
+_NOT_RESTORED_CODE = 128  # as both peers tell a failed start
 _KILL_SECONDS = 10.0  # from SIGKILL to giving up on a clean exit record
 
 
@@ -76,6 +81,7 @@ class Containers:
         supervisor: Supervisor,
         nri: Nri,
         notifier: SeccompNotifier,
+        restores: Restores,
         nursery: trio.Nursery,
         events: Events,
     ) -> None:
@@ -93,6 +99,7 @@ class Containers:
         self._supervisor = supervisor
         self._nri = nri
         self._notifier = notifier
+        self._restores = restores
         self._nursery = nursery
         self._events = events
         self._claims: Claims[Container] = Claims(
@@ -140,7 +147,10 @@ class Containers:
         )
         mode = self._seccomp_mode(sandbox, config)
         check_mode(mode, sandbox.record.handler, features.seccomp_notify)
-        image = self._images.get(config.image)
+        origin = await self._restores.origin(config.image)
+        if origin is not None:
+            _check_restorable(origin, sandbox, features, mode)
+        image = origin.image if origin is not None else self._images.get(config.image)
         if image is None:
             raise NotFound(f"image {config.image!r} is not on this node: pull it first")
         if image.artifact is not None:
@@ -151,6 +161,8 @@ class Containers:
         volumes = [self._volume_image(mount, f"mounts[{n}].image") for n, mount in enumerate(config.mounts)]
         namespace = sandbox.record.key.namespace
         await self._admission.admit(image, config.user_specified_image or config.image, namespace)
+        if origin is not None and origin.checkpoint is not None:
+            await self._admission.admit(origin.checkpoint, config.image, namespace)
         for mount, volume in zip(config.mounts, volumes, strict=True):
             if volume is not None:
                 await self._admission.admit(volume, mount.image, namespace)
@@ -158,7 +170,7 @@ class Containers:
         container: Container = await self._operations.join(
             ("create", key),
             f"creating container {config.name} in {sandbox.id[:12]}",
-            partial(self._create, sandbox, config, image, volumes, request),
+            partial(self._create, sandbox, config, image, volumes, request, origin),
             abandoned=self._claims.abandon,
         )
         self._claims.answer(container)
@@ -200,6 +212,7 @@ class Containers:
         image: Image,
         volumes: Sequence[Image | None],
         request: bytes,
+        origin: Origin | None,
         operation: Operation[Container],
     ) -> Container:
         key = ContainerKey(sandbox.id, config.name, config.attempt)
@@ -216,7 +229,7 @@ class Containers:
             await self._remove(existing)
         if not sandbox.ready:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} was stopped meanwhile: run a new one")
-        container = self._new(sandbox, config, image, volumes, request)
+        container = self._new(sandbox, config, image, volumes, request, origin)
         operation.stage = lambda: container.stage
         self._registry.add_container(container)
         try:
@@ -252,8 +265,11 @@ class Containers:
         image: Image,
         volumes: Sequence[Image | None],
         request: bytes,
+        origin: Origin | None,
     ) -> Container:
         needed = [image, *(volume for volume in volumes if volume is not None)]
+        if origin is not None and origin.checkpoint is not None:
+            needed.append(origin.checkpoint)
         identity = secrets.token_hex(32)
         record = ContainerRecord(
             id=identity,
@@ -271,6 +287,7 @@ class Containers:
             seccomp_mode=self._seccomp_mode(sandbox, config) or "",
             stop_signal=self._stop_signal(sandbox, config, image),
             resources=config.resources,
+            restore=origin.restore if origin is not None else "",
         )
         container = Container(self._rows, record, sandbox, self._layout.bundle(identity), self._events)
         container.claim = Claim(named=False)
@@ -307,15 +324,31 @@ class Containers:
             runtime = await self._ladder.sandbox_runtime(container)
             if not container.task_started:  # else only the commit of an earlier call failed
                 container.start_asked_ns = time.time_ns()
-                await runtime.start(container.ref)
+                if container.record.restore:
+                    await self._restore(container)
+                else:
+                    await runtime.start(container.ref)
                 container.task_started = True
             await container.commit(
                 intent=ContainerIntent.STARTED,
                 started_at_ns=container.record.started_at_ns or container.start_asked_ns,
+                pid=container.created_pid or container.record.pid,
             )
+            if container.record.restore:
+                self._supervisor.watch(container)
         log.info("container started", id=container.id, name=container.record.key.name)
         if self._nri.active:
             await self._nri.started(container)
+
+    async def _restore(self, container: Container) -> None:
+        """A container that cannot be restored has ended: it has no processes that could be started again."""
+        try:
+            await self._ladder.restore(container)
+        except NodedError as error:
+            container.start_asked_ns = 0
+            ended = Exit(_NOT_RESTORED_CODE, time.time_ns(), message=str(error))
+            await self._supervisor.record_exit(container, ended)
+            raise
 
     # stopping
 
@@ -342,6 +375,10 @@ class Containers:
     async def _stop(self, container: Container, timeout_seconds: float) -> None:
         if container.exited.is_set():
             return
+        if container.record.restore and container.view.state is ContainerState.CREATED:
+            async with container.lock:  # it has no task, unless it is just being started
+                if container.view.state is ContainerState.CREATED:
+                    await self._supervisor.record_exit(container, Exit(_KILLED_CODE, time.time_ns()))
         runtime = await self._ladder.sandbox_runtime(container)
         if timeout_seconds > 0 and container.view.state is ContainerState.RUNNING:
             container.stage = "waiting for it to exit"
@@ -359,7 +396,7 @@ class Containers:
             async with container.lock:
                 await runtime.delete(container.ref)
                 container.task_gone = True
-            killed = Exit(128 + signal.SIGKILL, time.time_ns(), message="taken down by force")
+            killed = Exit(_KILLED_CODE, time.time_ns(), message="taken down by force")
             await self._supervisor.record_exit(container, killed)
         if self._nri.active:
             await self._nri.stopped(container)
@@ -441,6 +478,21 @@ class Containers:
     def seccomp_in_use(self) -> set[str]:
         """Digests of the pulled seccomp profiles that containers were made with."""
         return {container.record.seccomp_blob for container in self._registry.containers()} - {""}
+
+
+def _check_restorable(
+    origin: Origin, sandbox: PodSandbox, features: RuntimeFeatures, mode: NotifyMode | None
+) -> None:
+    """Raises: Unimplemented for what no checkpoint can be restored into."""
+    handler = sandbox.record.handler
+    if not features.checkpoint:
+        raise Unimplemented(
+            f"runtime handler {handler!r} cannot restore {origin.restore}: its runtime cannot use CRIU"
+        )
+    if pod_user_namespace(sandbox) is not None:
+        raise Unimplemented("containers of a pod with a user namespace cannot be restored from a checkpoint")
+    if mode is not None:
+        raise Unimplemented("what a restored container calls cannot be told: CRIU restores its own filters")
 
 
 def _check_startable(container: Container) -> None:

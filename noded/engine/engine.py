@@ -15,6 +15,7 @@ import trio
 
 from noded.config import Config
 from noded.engine.bundle import BundleSpec
+from noded.engine.checkpoints import Checkpoints
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.containers import Containers
 from noded.engine.events import Events
@@ -28,6 +29,7 @@ from noded.engine.operations import Operations
 from noded.engine.recover import Recovery
 from noded.engine.registry import Registry
 from noded.engine.reload import Reload
+from noded.engine.restores import Restores
 from noded.engine.running import RunningContainers
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
@@ -87,6 +89,7 @@ class Engine:
     sandboxes: Sandboxes
     containers: Containers
     running: RunningContainers
+    checkpoints: Checkpoints
     recordings: SeccompRecordings
     images: Images
     node: Node
@@ -185,6 +188,13 @@ async def open_engine(
                 hooks=hooks,
                 profiles=SeccompProfiles(artifacts),
             )
+            restores = Restores(
+                enabled=config.checkpoint.restore,
+                layout=layout,
+                images=library,
+                layers=usable,
+                unpacker=unpacker,
+            )
             container_ladder = ContainerLadder(
                 layout=layout,
                 rows=container_rows,
@@ -197,6 +207,7 @@ async def open_engine(
                 sandboxes=sandbox_ladder,
                 nri=nri,
                 notifier=notifier,
+                restores=restores,
                 watch=supervisor.watch,
             )
             supervisor.use(container_ladder)
@@ -215,8 +226,19 @@ async def open_engine(
                 supervisor=supervisor,
                 nri=nri,
                 notifier=notifier,
+                restores=restores,
                 nursery=services,
                 events=events,
+            )
+            checkpoints = Checkpoints(
+                enabled=config.checkpoint.enable,
+                layout=layout,
+                registry=registry,
+                operations=operations,
+                handlers=handlers,
+                images=library,
+                snapshots=snapshots,
+                ladder=container_ladder,
             )
             notifier.kill = containers.kill
             running = RunningContainers(
@@ -300,6 +322,7 @@ async def open_engine(
                 sandboxes,
                 containers,
                 running,
+                checkpoints,
                 SeccompRecordings(registry, handlers, notifier),
                 Images(library, puller, repairer, stores, admission),
                 node,

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from noded.engine.checkpoints import thaw
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.containers import Containers
 from noded.engine.events import Events
 from noded.engine.registry import Registry
+from noded.engine.restores import restored_pid
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
@@ -170,10 +172,12 @@ class Recovery:
                     await container.commit(intent=ContainerIntent.REMOVING)
                 self._nursery.start_soon(self._later, self._containers.remove, container.id)
             case Todo.MARK_STARTED:
-                await container.commit(intent=ContainerIntent.STARTED, started_at_ns=time.time_ns())
+                pid = container.record.pid or restored_pid(container)
+                await container.commit(intent=ContainerIntent.STARTED, started_at_ns=time.time_ns(), pid=pid)
                 self._supervisor.watch(container)
             case Todo.WATCH:
                 self._supervisor.watch(container)
+                await thaw(container, self._container_ladder)
             case _:
                 pass
 

@@ -105,6 +105,10 @@ class RunningContainers:
             raise FailedPrecondition(
                 f"container {container.id[:12]} is {container.view.state.name}, nothing to update"
             )
+        if container.record.restore and container.view.state is ContainerState.CREATED:
+            raise FailedPrecondition(
+                f"container {container.id[:12]} is restored when it starts: update it after that"
+            )
         handler = container.sandbox.record.handler
         features = await self._handlers.features_of(handler)
         if not features.update:

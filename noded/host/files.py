@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _READ_CHUNK_BYTES = 65536
-_TEMPORARY_SUFFIX = ".noded-tmp"
+TEMPORARY_SUFFIX = ".noded-tmp"
 
 
 def publish(path: Path, data: bytes, mode: int = 0o644, *, durable: bool) -> None:
@@ -42,7 +42,7 @@ def publish(path: Path, data: bytes, mode: int = 0o644, *, durable: bool) -> Non
     Raises: NotFound, ResourceExhausted... by errno, naming the path; nothing is left behind then. A
         crash may leave a temporary file, see `remove_temporaries`.
     """
-    temporary = path.with_name(f".{os.urandom(8).hex()}{_TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -66,7 +66,7 @@ def publish(path: Path, data: bytes, mode: int = 0o644, *, durable: bool) -> Non
 
 def remove_temporaries(directory: Path) -> None:
     """Remove what a crash in the middle of `publish` left in a directory. Only while nobody publishes."""
-    for path in directory.glob(f".*{_TEMPORARY_SUFFIX}"):
+    for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 

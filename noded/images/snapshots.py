@@ -16,12 +16,14 @@ from pathlib import Path
 
 import trio
 
+from noded.errors import FailedPrecondition
 from noded.host import files, mounts
 from noded.images.drivers.choose import open_driver
 from noded.images.drivers.driver import Driver, Rootfs
 from noded.images.drivers.overlay import OverlayDriver
-from noded.images.overlay import Trees, lower_chain
+from noded.images.overlay import Trees, lower_chain, lower_trees
 from noded.images.quota import Quotas
+from noded.images.rootfs_diff import write_diff
 from noded.images.usage import container_usage
 from noded.model.image import Image
 from noded.model.paths import Layout
@@ -94,6 +96,27 @@ class Snapshots:
         Cancellation: waits for the work in progress.
         """
         await trio.to_thread.run_sync(self._remove, container_id)
+
+    async def write_diff(self, container_id: str, image: Image, target: Path) -> list[str]:
+        """Write what the container has changed to a new tar; return the paths that it has removed.
+
+        Raises: FailedPrecondition where the storage driver does not keep changes apart; see
+            `noded.images.rootfs_diff.write_diff`.
+        Cancellation: between two files.
+        """
+        return await trio.to_thread.run_sync(self._write_diff, container_id, image, target)
+
+    def _write_diff(self, container_id: str, image: Image, target: Path) -> list[str]:
+        data = self._layout.container_data(container_id)
+        driver = self._driver_of(data).name
+        if driver != "overlay":
+            raise FailedPrecondition(
+                f"containers on the storage driver {driver!r} cannot be checkpointed: "
+                "their own files cannot be told from those of the image"
+            )
+        lowers = lower_trees(self._layers, lower_chain(self._layers, image))
+        with target.open("xb") as file:
+            return write_diff(data / "upper", lowers, file)
 
     async def usage(self, container_id: str) -> tuple[int, int]:
         """(bytes, inodes) of what the container wrote; zeros when there is no such container."""

@@ -83,4 +83,6 @@ def _container(record: ContainerRecord, observed: Observed, boot_id: str) -> Tod
         return Todo.MARK_LOST
     if record.intent is ContainerIntent.CREATED and observed.tasks.get(record.id) is TaskState.RUNNING:
         return Todo.MARK_STARTED
+    if record.intent is ContainerIntent.CREATED and record.restore:
+        return Todo.KEEP  # it has no task yet: the start restores it
     return Todo.WATCH

@@ -77,7 +77,8 @@ class ContainerRecord:
     `volume_images` has an entry for each of the container's mounts: the ID of the image that is
     mounted there, "" for a host path. `seccomp_artifact` is `registry/repository@digest` of a seccomp
     profile that was pulled for it, `seccomp_blob` the digest of the profile itself; `seccomp_mode` a
-    `noded.spec.seccomp.annotations.NotifyMode`, "" = nothing is told of its system calls.
+    `noded.spec.seccomp.annotations.NotifyMode`, "" = nothing is told of its system calls. `restore` is
+    what the container is restored from: the path of a checkpoint archive, or the ID of an image of one.
     """
 
     id: str
@@ -101,6 +102,7 @@ class ContainerRecord:
     seccomp_artifact: str = ""
     seccomp_blob: str = ""
     seccomp_mode: str = ""
+    restore: str = ""
 
     def facts(self) -> str:
         return json.dumps(
@@ -119,6 +121,7 @@ class ContainerRecord:
                 "seccomp_artifact": self.seccomp_artifact,
                 "seccomp_blob": self.seccomp_blob,
                 "seccomp_mode": self.seccomp_mode,
+                "restore": self.restore,
             },
             separators=(",", ":"),
         )
@@ -159,6 +162,7 @@ def container_facts(text: str) -> dict[str, Any]:
         "seccomp_artifact": data.get("seccomp_artifact", ""),
         "seccomp_blob": data.get("seccomp_blob", ""),
         "seccomp_mode": data.get("seccomp_mode", ""),
+        "restore": data.get("restore", ""),
     }
 
 

@@ -245,9 +245,7 @@ class Sandbox(Protocol):
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:
         """Apply an OCI `linux.resources` object to a live task."""
 
-    async def checkpoint(
-        self, ref: TaskRef, images: Path, work: Path, *, timeout_seconds: float
-    ) -> None:
+    async def checkpoint(self, ref: TaskRef, images: Path, work: Path, *, timeout_seconds: float) -> None:
         """Save the processes of a live task in the directory `images`; they live on.
 
         Only called where the feature `checkpoint` is there.

@@ -112,6 +112,12 @@ class RunningContainers(Protocol):
     ) -> ExecResult: ...
 
 
+class Checkpoints(Protocol):
+    """Containers saved in archives."""
+
+    async def checkpoint(self, id: str, location: str, timeout_seconds: float) -> None: ...  # noqa: A002
+
+
 class SeccompRecordings(Protocol):
     """What containers call."""
 
@@ -290,6 +296,9 @@ class Core(Protocol):
 
     @property
     def running(self) -> RunningContainers: ...
+
+    @property
+    def checkpoints(self) -> Checkpoints: ...
 
     @property
     def recordings(self) -> SeccompRecordings: ...

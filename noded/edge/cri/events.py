@@ -9,9 +9,8 @@ from noded.edge.cri.core import Events
 from noded.edge.cri.info import SERVICE
 from noded.edge.cri.stats_wire import number, record
 from noded.edge.cri.statuses import Statuses
-from noded.edge.cri.unimplemented import refuse
 from noded.edge.deadline import Deadline
-from noded.edge.method import Method, server_stream, unary
+from noded.edge.method import Method, server_stream
 from noded.engine.events import LifeEvent
 from noded.proto.runtime import v1
 
@@ -27,13 +26,6 @@ class EventService:
         return [
             server_stream(
                 SERVICE, "GetContainerEvents", v1.GetEventsRequest, v1.ContainerEventResponse, self.follow
-            ),
-            unary(
-                SERVICE,
-                "CheckpointContainer",
-                v1.CheckpointContainerRequest,
-                v1.CheckpointContainerResponse,
-                refuse("checkpoints are not implemented in this version of noded"),
             ),
         ]
 

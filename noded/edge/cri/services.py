@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from noded.edge.cri import encode_container, encode_image, encode_pod
+from noded.edge.cri.checkpoints import CheckpointService
 from noded.edge.cri.containers import ContainerService
 from noded.edge.cri.core import Bridge, Core
 from noded.edge.cri.entries import Entries
@@ -31,6 +32,7 @@ def cri_methods(core: Core, bridge: Bridge, urls: StreamUrls | None = None) -> l
         *ContainerService(
             core.containers, core.running, core.sandboxes, bridge, containers, statuses
         ).methods(),
+        *CheckpointService(core.containers, core.checkpoints, bridge).methods(),
         *ExecService(core.containers, core.running, bridge, core.sandboxes, urls).methods(),
         *ImageService(core.images, bridge, images).methods(),
         *StatsService(core.sandboxes, core.containers, core.images, core.stats, bridge).methods(),

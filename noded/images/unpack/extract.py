@@ -228,6 +228,8 @@ class Extractor:
     def _aufs(self, entry: Entry, parent: bytes, base: bytes) -> None:
         if base == OPAQUE_MARKER and b"/.wh." not in b"/" + parent:
             self._ensure_directory(parent)
+            if self._limits.in_place:
+                self._empty(parent)
             self._report(self._opaque, os.path.realpath(b"/" + parent)[1:])
         elif base.startswith(AUFS_PREFIX) or b"/" + AUFS_PREFIX in b"/" + parent:
             self._stream.skip(entry.size)  # aufs' own bookkeeping, which says nothing about the image
@@ -244,6 +246,10 @@ class Extractor:
 
     def _whiteout(self, path: bytes) -> None:
         """Hide `path` of the lower layers, but not what this layer itself has there."""
+        if self._limits.in_place:
+            if os.path.lexists(path):
+                self._clear(path)
+            return
         try:
             os.mknod(path, stat.S_IFCHR, _WHITEOUT_DEVICE)
             self._inodes += 1
@@ -354,6 +360,12 @@ class Extractor:
                 for noted in (self._implied, self._opaque):
                     noted.pop(top, None)
                 doomed.pop()
+
+    def _empty(self, directory: bytes) -> None:
+        with os.scandir(directory or b".") as listing:
+            names = [item.name for item in listing]
+        for name in names:
+            self._clear(directory + b"/" + name if directory else name)
 
     def _unlink(self, path: bytes, found: os.stat_result) -> None:
         os.unlink(path)

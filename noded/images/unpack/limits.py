@@ -16,6 +16,7 @@ class UnpackLimits(NamedTuple):
         max_path_bytes: length of a name or link target; the kernel's own limit is 4095.
         max_ratio: uncompressed / compressed bytes, looked at once the stream is longer than
             `ratio_free_bytes`. deflate reaches 1032 on zeros, so only zstd can go above this.
+        in_place: the destination is a whole root file system, not one layer: whiteouts remove.
         memory_bytes: address space of the child (RLIMIT_AS). zstd --long=27 needs 128 MiB.
     """
 
@@ -25,6 +26,7 @@ class UnpackLimits(NamedTuple):
     max_ratio: int = 1100
     ratio_free_bytes: int = GIB
     memory_bytes: int = GIB
+    in_place: bool = False
 
 
 class UnpackReport(NamedTuple):

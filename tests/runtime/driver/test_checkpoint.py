@@ -72,7 +72,7 @@ def test_a_broken_checkpoint_is_told_in_criu_s_words_and_leaves_nothing(driver, 
     async def main():
         sandbox = await driver.sandbox()
         task = replace(driver.task("true"), restore_from=images)
-        with pytest.raises(FailedPrecondition, match="could not restore.*CRIU says:"):
+        with pytest.raises(FailedPrecondition, match=r"could not restore.*CRIU says:"):
             await sandbox.create(task)
         await sandbox.delete(task.ref)
 

@@ -264,6 +264,14 @@ class FakeStats:
         return [PodDetail(view, "", 1, None, None, ()) for view in views], None
 
 
+class FakeCheckpoints:
+    def __init__(self, sink):
+        self.sink = sink
+
+    async def checkpoint(self, identity, location, timeout_seconds):
+        await self.sink.answer("checkpoint")
+
+
 class FakeCore:
     def __init__(self, sandboxes=(), containers=(), images=()):
         usage = Usage("/var/lib/noded", 123, 45, 678)
@@ -280,6 +288,7 @@ class FakeCore:
         self.sandboxes = FakeSandboxes(self.sink, sandboxes)
         self.containers = FakeContainers(self.sink, containers)
         self.running = FakeRunning(self.sink)
+        self.checkpoints = FakeCheckpoints(self.sink)
         self.recordings = None
         self.images = FakeImages(self.sink, images)
         self.node = FakeNode(self.sink)

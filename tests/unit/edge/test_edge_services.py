@@ -70,22 +70,6 @@ def test_an_empty_request_gets_an_answer_and_never_a_defect(serve, row):
     asyncio.run(main())
 
 
-REFUSED = ["CheckpointContainer"]
-
-
-def test_what_is_not_there_yet_says_so(serve):
-    async def main():
-        async with serve(core()) as client:
-            for name in REFUSED:
-                path = f"/runtime.v1.RuntimeService/{name}"
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await client.channel.unary_unary(path)(b"")
-                assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED, name
-                assert "not implemented in this version of noded" in caught.value.details()
-
-    asyncio.run(main())
-
-
 def test_version_is_what_kubelet_demands(serve, stubs):
     async def main():
         async with serve(core()) as client:

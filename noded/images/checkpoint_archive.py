@@ -1,0 +1,115 @@
+"""Checkpoint archives: tars with the files of `noded.model.checkpoint`. Blocking.
+
+An archive to restore from is hostile input. One file is read out of it by the bounded reader of layers,
+all of it is extracted by the confined process that extracts layers (`noded.images.unpack`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+from noded.errors import DataLoss, InvalidArgument, NotFound
+from noded.host import files, libc
+from noded.images.unpack.compression import LayerStream
+from noded.images.unpack.extract import clean
+from noded.images.unpack.faults import LayerFault
+from noded.images.unpack.limits import UnpackLimits
+from noded.images.unpack.stream import ByteStream
+from noded.images.unpack.tar import REGULAR, TarReader
+
+MEMBER_LIMIT_BYTES = 8 << 20  # of a JSON file that is read into memory
+
+
+def open_archive_file(path: Path) -> int:
+    """Open an archive for reading; the caller closes the descriptor.
+
+    Raises: NotFound; InvalidArgument when it is no regular file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise libc.os_error(error, f"cannot open the checkpoint archive {path}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidArgument(f"the checkpoint archive {path} is no regular file")
+    return fd
+
+
+def read_member(path: Path, name: str) -> bytes:
+    """Return a small file of an archive, which may be compressed.
+
+    Raises: NotFound, InvalidArgument, DataLoss naming the archive.
+    Cancellation: between two members, from a trio thread.
+    """
+    wanted = name.encode()
+    fd = open_archive_file(path)
+    try:
+        stream = ByteStream(LayerStream(fd, UnpackLimits()).chunk)
+        for entry in TarReader(stream, UnpackLimits()):
+            trio.from_thread.check_cancelled()
+            if entry.kind == REGULAR and entry.segments is None and clean(entry.name) == wanted:
+                if entry.size > MEMBER_LIMIT_BYTES:
+                    raise InvalidArgument(f"{path}: {name} is longer than {MEMBER_LIMIT_BYTES} bytes")
+                return stream.read(entry.size)
+            stream.skip(entry.size)
+    except LayerFault as fault:
+        raise DataLoss(f"{path} is not a readable checkpoint archive: {fault.message}") from None
+    finally:
+        os.close(fd)
+    raise NotFound(f"{path} is no checkpoint archive: it has no {name}")
+
+
+def check_images(directory: Path) -> None:
+    """Refuse what CRIU must not be given: anything but plain files, it would follow links.
+
+    Raises: InvalidArgument, NotFound.
+    """
+    try:
+        with os.scandir(directory) as listing:
+            for item in listing:
+                if not item.is_file(follow_symlinks=False):
+                    raise InvalidArgument(f"the checkpoint's {directory.name}/{item.name} is no regular file")
+        if not stat.S_ISDIR(directory.lstat().st_mode):
+            raise InvalidArgument(f"the checkpoint's {directory.name} is no directory")
+    except OSError as error:
+        raise libc.os_error(error, f"the checkpoint has no readable {directory.name}") from None
+    if not (directory / "inventory.img").exists():
+        raise NotFound(f"the checkpoint is not complete: it has no {directory.name}/inventory.img")
+
+
+def write_archive(source: Path, target: Path) -> None:
+    """Make an archive of the files in `source`, readable for root only; an archive that is there is replaced.
+
+    What is needed first, the small files, comes first.
+
+    Raises: NotFound, ResourceExhausted... naming `target`; nothing is left then.
+    Cancellation: between two files, from a trio thread.
+    """
+    temporary = target.with_name(f".{os.urandom(8).hex()}{files.TEMPORARY_SUFFIX}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with open(fd, "wb") as file:
+                with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                    for path in sorted(source.rglob("*"), key=lambda path: (path.name not in _FIRST, path)):
+                        trio.from_thread.check_cancelled()
+                        tar.add(path, str(path.relative_to(source)), recursive=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        files.sync_directory(target.parent)
+    except OSError as error:
+        raise libc.os_error(error, f"cannot write the checkpoint archive {target}") from None
+
+
+_FIRST = frozenset(("config.dump", "spec.dump", "deleted.files", "bind.mounts"))
