@@ -108,7 +108,7 @@ class Snapshots:
 
     def _write_diff(self, container_id: str, image: Image, target: Path) -> list[str]:
         data = self._layout.container_data(container_id)
-        driver = self._driver_of(data).name
+        driver = self._driver_of(data, "").name
         if driver != "overlay":
             raise FailedPrecondition(
                 f"containers on the storage driver {driver!r} cannot be checkpointed: "
