@@ -302,7 +302,7 @@ async def open_engine(
             services.start_soon(_diagnose, hooks, host)
             await services.start(network.run)
             await services.start(puller.run)
-            repairer = Repairer(library)
+            repairer = Repairer(library, puller.restore)
             serve_nri = partial(services.start, nri.run) if nri.enabled else None
             services.start_soon(
                 _settle, handlers, recovery, serve_nri, library, stores, repairer, crashed, ready

@@ -68,7 +68,7 @@ class Library:
         self._rows = rows
         self._layout = layout
         self._pinned = tuple(pinned)
-        self._keep_blobs = keep_blobs
+        self.keep_blobs = keep_blobs
         self._names = Names()
         self._damaged = Names()
         self._leases: dict[str, set[str]] = {}  # by owner
@@ -258,7 +258,7 @@ class Library:
                 in_use=None if self._in_use is None else self._in_use(),
                 blobs=blobs,
                 layers=self.layers.known(),
-                keep_blobs=self._keep_blobs,
+                keep_blobs=self.keep_blobs,
             )
             used_bytes = sum(blobs[digest] for digest in garbage.blobs)
             used_bytes += await trio.to_thread.run_sync(self._delete_blobs, garbage.blobs, leased)

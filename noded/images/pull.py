@@ -33,7 +33,7 @@ from noded.errors import (
 from noded.images import hosts_toml, registries_conf
 from noded.images.auth import DEFAULT_FILES, Credentials
 from noded.images.decrypt.keys import DecryptionKeys
-from noded.images.download import Blobs, Downloads
+from noded.images.download import SOURCE_ERRORS, Blobs, Downloads
 from noded.images.endpoints import Endpoint, candidates, meanings, resolve
 from noded.images.fetch import Fetcher, Job, Layers
 from noded.images.flight import Flights, Work
@@ -47,11 +47,11 @@ from noded.images.registry import RegistryClient
 from noded.images.transport import Transport
 from noded.images.trust.admission import Admission
 from noded.images.trust.checker import Checker
-from noded.model.image import Credential, Image
+from noded.model.image import Credential, Image, LayerRef
 from noded.wire.artifact import only_file
 from noded.wire.descriptor import Platform
 from noded.wire.policy import Requirement
-from noded.wire.reference import Reference
+from noded.wire.reference import Reference, parse
 
 LOG_PERIOD_SECONDS: Final = 10.0  # between two log lines about a running pull
 RELEASE_SECONDS: Final = 30.0  # budget for giving leases back when a pull ends in any way
@@ -328,6 +328,39 @@ class Puller:
                 self._transport.close()
         log.info("file pulled", reference=str(name), digest=file.digest, bytes=file.size_bytes)
         return PulledFile(found.digests[0], file.digest)
+
+    async def restore(self, image: Image, layers: Sequence[LayerRef]) -> None:
+        """Bring blobs of an image that is here, from where it came, with the node's own credentials.
+
+        Raises: NotFound when its registry is not known; as `pull`.
+        Cancellation: safe.
+        """
+        conf = await self.reload()
+        if self._downloads is None:
+            raise Unavailable("noded does not pull images yet, or no more: try again")
+        names = [parse(text) for text in image.digests]
+        if not names:
+            raise NotFound(f"image {image.id} was loaded from a file: load it again")
+        owner = f"restore-{secrets.token_hex(8)}"
+        errors: list[NodedError] = []
+        try:
+            await self._library.lease({layer.blob_digest for layer in layers}, owner)
+            for name in names:
+                try:
+                    found = await self._sources(name, conf, None)
+                    sources = [one for one in found if one.endpoint.pulls] or found
+                    for layer in layers:
+                        progress = LayerProgress(layer.blob_digest, layer.size_bytes)
+                        await self._downloads.bring(sources, progress)
+                    return
+                except SOURCE_ERRORS as error:
+                    errors.append(error)
+            raise most_telling(errors)
+        finally:
+            if not self._running:
+                self._transport.close()
+            with trio.move_on_after(RELEASE_SECONDS, shield=True):
+                await self._library.release(owner)
 
     async def candidates(self, text: str) -> tuple[Reference, ...]:
         """The names to try for what a client wrote.

@@ -5,14 +5,15 @@ is set aside. After a crash of the node, sizes are compared too. `noded images v
 and with `deep` it reads every blob and extracts every layer anew to compare the trees.
 
 What is damaged is taken away, and an image that lost a layer is not listed until it has it again: from
-its kept blob at once, else by the next pull, which brings only what is missing. A tree below a running
-container is left alone, since its files would vanish under the container.
+its kept blob at once, else from its registry, or by the next pull, which brings only what is missing. A
+start asks no registry. A tree below a running container is left alone, since its files would vanish under
+the container.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -48,29 +49,40 @@ class Verdict:
     repaired: bool = False
 
 
-class Repairer:
-    """Verifies and repairs the images of a library. One image at a time: it reads the whole disk."""
+# Brings blobs of an image from the registries that it has come from; see `Puller.restore`.
+Restore = Callable[[Image, Sequence[LayerRef]], Awaitable[object]]
 
-    def __init__(self, library: Library) -> None:
+
+class Repairer:
+    """Verifies and repairs the images of a library. One image at a time: it reads the whole disk.
+
+    Args:
+        restore: without it registries are not asked for what is damaged.
+    """
+
+    def __init__(self, library: Library, restore: Restore | None = None) -> None:
         self._library = library
+        self._restore = restore
         self._content, self._layers = library.content, library.layers
         self._lock = trio.Lock()
         # Found good in this run, by depth: images share their lower layers.
         self._good: set[str] = set()
 
     async def verify(self, images: Sequence[Image], *, deep: bool) -> list[Verdict]:
-        """Look at images, take away what is damaged, and repair what can be repaired without a registry.
+        """Look at images, take away what is damaged, and repair it.
 
         Cancellation: between two blobs or layers, and in an extraction; what was found stays found.
         Locks: one verification at a time.
         """
         async with self._lock:
             self._good.clear()
-            return [await self._verify(image, deep=deep) for image in images]
+            return [await self._verify(image, self._restore, deep=deep) for image in images]
 
     async def after_crash(self) -> None:
         """Compare the sizes of everything that is listed."""
-        verdicts = await self.verify(self._library.own(), deep=False)
+        async with self._lock:
+            self._good.clear()
+            verdicts = [await self._verify(image, None, deep=False) for image in self._library.own()]
         bad = [verdict for verdict in verdicts if verdict.problems]
         log.info("images checked after a crash of the node", images=len(verdicts), damaged=len(bad))
 
@@ -78,14 +90,20 @@ class Repairer:
         """Repair the images that a start set aside, as far as their blobs are kept."""
         async with self._lock:
             for image in self._library.damaged():
-                problem = await self._repair(image)
+                problem = await self._repair(image, None)
                 if problem:
                     log.warning("image not repaired, pull it again", image=image.id, problem=problem)
 
-    async def _verify(self, image: Image, *, deep: bool) -> Verdict:
+    async def _verify(self, image: Image, restore: Restore | None, *, deep: bool) -> Verdict:
         verdict = Verdict(image)
         complete = await self._check_documents(image, verdict)
-        await self._check_blobs(image, verdict, deep=deep)
+        lost = await self._check_blobs(image, verdict, deep=deep)
+        if lost and restore is not None and self._library.keep_blobs:
+            try:
+                await restore(image, lost)
+                verdict.repaired = True
+            except NodedError as error:
+                verdict.problems.append(f"not downloaded again: {error}")
         broken = await self._check_trees(image, verdict, deep=deep)
         for problem in verdict.problems:
             log.warning("image damaged", image=image.id, tags=image.tags, problem=problem)
@@ -94,7 +112,7 @@ class Repairer:
             if held:
                 verdict.problems.append("a container uses it: remove the container, then verify again")
         if self._library.is_damaged(image.id):
-            problem = await self._repair(image)
+            problem = await self._repair(image, restore)
             verdict.usable, verdict.repaired = not problem, not problem
             if problem:
                 verdict.problems.append(f"not repaired, pull it again: {problem}")
@@ -115,7 +133,9 @@ class Repairer:
                 await trio.to_thread.run_sync(self._content.delete, digest)
         return complete
 
-    async def _check_blobs(self, image: Image, verdict: Verdict, *, deep: bool) -> None:
+    async def _check_blobs(self, image: Image, verdict: Verdict, *, deep: bool) -> list[LayerRef]:
+        """Takes away the blobs that are damaged, and returns their layers."""
+        lost = []
         for layer in image.layers:
             digest = layer.blob_digest
             if digest in self._good or not self._content.has(digest):
@@ -129,10 +149,12 @@ class Repairer:
                 except DataLoss as error:
                     problem = str(error)
             if problem:
-                verdict.problems.append(f"{digest}: {problem}; it was removed, a pull brings it when needed")
+                verdict.problems.append(f"{digest}: {problem}; it was removed")
                 await trio.to_thread.run_sync(self._content.delete, digest)
+                lost.append(layer)
             else:
                 self._good.add(digest)
+        return lost
 
     async def _check_trees(self, image: Image, verdict: Verdict, *, deep: bool) -> set[str]:
         """Chain IDs whose trees are damaged."""
@@ -191,11 +213,13 @@ class Repairer:
             return f"its tree has {used_bytes} bytes instead of {record.used_bytes}"
         return ""
 
-    async def _repair(self, image: Image) -> str:
+    async def _repair(self, image: Image, restore: Restore | None) -> str:
         """Make an image whole from its blobs; returns why that is not possible, "" when it is done."""
         owner = f"repair-{image.id}"
         try:
             await self._library.lease(_digests(image), owner)
+            if restore is not None and (absent := self._absent(image)):
+                await restore(image, absent)
             await self._restore_trees(image)
             await self._layers.publish(image.layers)
             await self._library.publish(image)
@@ -206,6 +230,14 @@ class Repairer:
                 await self._library.release(owner)
         log.info("image repaired", image=image.id, tags=image.tags)
         return ""
+
+    def _absent(self, image: Image) -> list[LayerRef]:
+        """Layers that have neither tree nor blob."""
+        return [
+            layer
+            for layer in image.layers
+            if not self._layers.has(layer.chain_id) and not self._content.has(layer.blob_digest)
+        ]
 
     async def _restore_trees(self, image: Image) -> None:
         missing = [layer for layer in image.layers if not self._layers.has(layer.chain_id)]

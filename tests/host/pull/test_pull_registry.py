@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from pull_node import BASE, IMAGE, TOP, Node, check, check_tree
+from fault_proxy import FaultProxy
+from pull_node import BASE, IMAGE, TOP, Node, check, check_tree, tree
 
 from noded.errors import DataLoss, NotFound, PermissionDenied, RegistryUnavailable
 from noded.images.library import Library
 from noded.images.pull import Puller
+from noded.images.repair import Repairer
 from noded.model.image import Credential
 from tests.support.images import artifact, build, index
 from tests.support.registry import PASSWORD, USER, Registry
@@ -253,6 +256,45 @@ def test_an_artifact_is_pulled_as_files_that_share_the_space_of_their_blobs(
 
     node.run(again)
     assert node.is_empty()
+
+
+def test_what_a_verification_finds_damaged_is_downloaded_again(node: Node, tmp_path: Path) -> None:
+    """One blob below a good tree; then a tree whose blob is gone as well."""
+    with Registry(tmp_path / "own") as own, FaultProxy(own.host) as proxy:
+        own.push(IMAGE, "x/y", "z")
+        name = f"{proxy.host}/x/y:z"
+        node.trust(proxy.host)
+        base, top = IMAGE.layer_digests
+
+        async def work(puller: Puller, library: Library) -> None:
+            repairer = Repairer(library, puller.restore)
+            await puller.pull(name)
+            library.content.path(top).write_bytes(bytes(library.content.size(top)))
+            proxy.requests.clear()
+            (verdict,) = await repairer.verify(library.own(), deep=True)
+            assert top in verdict.problems[0]
+            assert (verdict.usable, verdict.repaired) == (True, True)
+            assert [line for line, _ in proxy.requests] == [f"GET /v2/x/y/blobs/{top}"]
+            check(library, name)
+
+            library.content.path(base).unlink()
+            (tree(library, name, 0) / "etc/name").unlink()
+            (verdict,) = await repairer.verify(library.own(), deep=False)
+            assert (verdict.usable, verdict.repaired) == (True, True)
+            check(library, name)
+
+        node.run(work)
+
+        async def without_registry(puller: Puller, library: Library) -> None:
+            library.content.path(top).write_bytes(b"")
+            own.close()
+            (verdict,) = await Repairer(library, puller.restore).verify(library.own(), deep=True)
+            assert (verdict.usable, verdict.repaired) == (True, False)
+            assert re.search("not downloaded again: .*cannot pull .*: registry", verdict.problems[1])
+            assert not library.content.has(top)
+            check_tree(library, name)
+
+        node.run(without_registry)
 
 
 @pytest.mark.parametrize("files", [False, True], ids=["image", "artifact"])
