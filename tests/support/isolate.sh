@@ -7,6 +7,9 @@
 # the command runs as it is.
 set -eu
 
+# Every daemon of the tests would compile noded anew.
+unset PYTHONDONTWRITEBYTECODE
+
 if [ "$(id -u)" != 0 ] || [ -n "${NODED_TEST_ON_HOST:-}" ]; then
     exec "$@"
 fi
