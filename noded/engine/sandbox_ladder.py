@@ -260,6 +260,7 @@ class SandboxLadder:
         )
         for warning in built.warnings:
             log.warning("spec adjusted", id=sandbox.id, detail=warning)
+        _make_mount_points(rootfs, built.value)
         return built.value
 
     def _policy(self, sandbox: PodSandbox) -> SpecPolicy:
@@ -294,3 +295,16 @@ class SandboxLadder:
     async def _ready_down(self, sandbox: PodSandbox) -> None:
         if sandbox.ready:
             await sandbox.commit(intent=SandboxIntent.STOPPING)
+
+
+def _make_mount_points(rootfs: Path, spec: dict[str, Any]) -> None:
+    """Make what the init task's mounts cover, all directly below the root.
+
+    The runtime would, but as root of the pod's user namespace, which may not write here.
+    """
+    for mount in spec["mounts"]:
+        point = rootfs / mount["destination"].lstrip("/")
+        if "bind" in mount["options"]:
+            point.touch()
+        else:
+            point.mkdir(exist_ok=True)

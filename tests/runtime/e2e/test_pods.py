@@ -232,3 +232,22 @@ def test_limits_change_in_place(daemon, cri, busybox, handler):
         "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
     )
     assert seen.stdout.split() == [b"134217728"]
+
+
+@pytest.mark.parametrize("pid", ["POD", "CONTAINER"])
+def test_a_pod_with_a_user_namespace_may_share_its_processes(daemon, cri, busybox, handler, pid):
+    features = {one.name: one.features for one in cri.runtime.Status(cri.pb.StatusRequest()).runtime_handlers}
+    if not features[handler].user_namespaces:
+        pytest.skip(f"{handler} here cannot map the files of a user namespace")
+    mapping = [cri.pb.IDMapping(host_id=200000, container_id=0, length=65536)]
+    userns = cri.pb.UserNamespace(mode=cri.pb.POD, uids=mapping, gids=mapping)
+    config = daemon.pod_config(cri, pid=pid)
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(userns)
+    pod = cri.run_pod(config, handler)
+    main = cri.container_config("main", busybox, ["sleep", "1000"], pid=pid)
+    main.linux.security_context.namespace_options.userns_options.CopyFrom(userns)
+    container = cri.run_container(pod, main, config)
+    answer = cri.exec(container, "sh", "-c", "cat /proc/self/uid_map; cat /proc/1/comm")
+    assert answer.stdout.split()[:3] == [b"0", b"200000", b"65536"]
+    assert answer.stdout.split()[3] == (b"init" if pid == "POD" else b"sleep")
+    cri.remove_pod(pod)
