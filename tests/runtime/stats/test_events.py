@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 
 import grpc
 import pytest
 
+from tests.support.events import Follower
+
 pytestmark = pytest.mark.root
 
 CREATED, STARTED, STOPPED, DELETED = range(4)
-
-
-class Follower:
-    """A GetContainerEvents stream that a thread reads; it is subscribed once made."""
-
-    def __init__(self, cri):
-        self._call = cri.runtime.GetContainerEvents(cri.pb.GetEventsRequest())
-        self._call.initial_metadata()
-        self._events: queue.Queue = queue.Queue()
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self):
-        try:
-            for event in self._call:
-                self._events.put(event)
-        except grpc.RpcError as error:
-            self._events.put(error)
-
-    def take(self, count: int):
-        return [self._events.get(timeout=20) for _ in range(count)]
-
-    def error(self):
-        while not isinstance(found := self._events.get(timeout=20), grpc.RpcError):
-            pass
-        return found
-
-    def empty(self) -> bool:
-        return self._events.empty()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._call.cancel()
-        self._thread.join()
 
 
 def test_the_life_of_a_pod_is_told_in_order_with_its_statuses(daemon, cri, busybox, handler):

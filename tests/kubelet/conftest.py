@@ -1,0 +1,79 @@
+"""One daemon for the directory, a kubelet for each test, and images to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kubelet.kubelet import Container, Kubelet, Pod
+from tests.support import images
+from tests.support.cri_client import Cri
+from tests.support.daemon import NodedDaemon
+from tests.support.registry import Registry
+
+HOST = "registry.example"  # a name that only noded's mirror configuration resolves
+# Ends at once on SIGTERM, so that kubelet's shortest grace is not waited for.
+SLEEP = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
+
+
+@pytest.fixture(scope="session")
+def pushed(registry: Registry) -> Registry:
+    """The registry with images under `kubelet/`."""
+    registry.push(images.busybox_image(), "kubelet/busybox", "1")
+    registry.push(images.busybox_image(labels={"of": "another"}), "kubelet/unused", "1")
+    return registry
+
+
+@pytest.fixture(scope="session")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that asks for a password."""
+    with Registry(tmp_path_factory.mktemp("private"), private=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kubelets_daemon(
+    tmp_path_factory: pytest.TempPathFactory, pushed: Registry, private: Registry
+) -> Iterator[NodedDaemon]:
+    mirrors = {HOST: pushed.host}
+    directory = tmp_path_factory.mktemp("kubelet")
+    with NodedDaemon(directory, mirrors=mirrors, insecure=[pushed.host, private.host]) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(kubelets_daemon: NodedDaemon) -> NodedDaemon:
+    if not kubelets_daemon.running:  # the test before ended in the middle of an outage
+        kubelets_daemon.start()
+    return kubelets_daemon
+
+
+@pytest.fixture
+def cri(daemon: NodedDaemon) -> Iterator[Cri]:
+    with daemon.client() as client:
+        client.stop("0" * 64)  # changes are answered once the daemon has looked at the node
+        yield client
+
+
+@pytest.fixture
+def kubelet(daemon: NodedDaemon, cri: Cri, tmp_path: Path) -> Iterator[Kubelet]:
+    """A kubelet that has just started; its pods are removed after the test."""
+    made = Kubelet(cri, tmp_path, daemon.cgroup_parent)
+    made.start()
+    yield made
+    if daemon.running:
+        cri.remove_all_pods()
+
+
+@pytest.fixture
+def pod() -> Callable[..., Pod]:
+    """pod(*command, image=, handler=, ...) -> a pod whose container is `main`; by default it sleeps."""
+
+    def make(*command: str, image: str = f"{HOST}/kubelet/busybox:1", **options: object) -> Pod:
+        own = {key: options.pop(key) for key in ("post_start", "memory_bytes") if key in options}
+        main = Container("main", image, command or SLEEP, **own)  # type: ignore[arg-type]
+        return Pod([main], **options)  # type: ignore[arg-type]
+
+    return make
