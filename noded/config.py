@@ -98,6 +98,16 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingConfig:
+    """`[tracing]`: OpenTelemetry. Timelines (`noded timeline`) need nothing of it."""
+
+    endpoint: str = ""  # OTLP/HTTP receiver, such as http://127.0.0.1:4318; "" = off
+    # of a million calls whose client sends no trace of its own, how many are traced; a client's decision
+    # is followed
+    sampling_rate_per_million: Annotated[int, AtLeast(0)] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NriConfig:
     """`[nri]`: Node Resource Interface, plugins that see pods and containers and adjust them."""
 
@@ -225,6 +235,7 @@ class Config:
     streaming: StreamingConfig = StreamingConfig()  # exec, attach and port-forward
     metrics: MetricsConfig = MetricsConfig()  # the daemon's own metrics for Prometheus
     checkpoint: CheckpointConfig = CheckpointConfig()  # containers saved and restored with CRIU
+    tracing: TracingConfig = TracingConfig()  # OpenTelemetry
     nri: NriConfig = NriConfig()  # plugins that adjust pods and containers
     # runtime handlers, one table each; runc and crun exist without one
     runtimes: tuple[HandlerConfig, ...] = (HandlerConfig("runc", "runc"), HandlerConfig("crun", "crun"))

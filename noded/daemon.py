@@ -111,7 +111,7 @@ class Daemon:
             except NodedError as error:  # pods matter more than being watched
                 log.error("metrics are not served", error=str(error))
             methods = all_methods(self._bridge, self._engine, streaming)
-            server = Server(methods, observe=self._engine.metrics.rpc)
+            server = Server(methods, observe=self._engine.metrics.rpc, record=self._engine.recorder.begin)
             await server.start(listener)
             self._notifier.ready("serving")
             log.info("serving", socket=str(served), pid=os.getpid())

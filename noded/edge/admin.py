@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from noded.edge.cri.core import Bridge, Images, Node, SeccompRecordings
+from noded.edge.cri.core import Bridge, Images, Node, SeccompRecordings, Timelines
 from noded.edge.cri.fields import required
 from noded.edge.deadline import Deadline
 from noded.edge.image_admin import ImageAdmin
 from noded.edge.method import Method, unary
 from noded.errors import InvalidArgument
+from noded.model.timeline import as_json
 from noded.proto.noded.admin import v1
 
 SERVICE = "noded.admin.v1.Admin"
@@ -21,9 +22,17 @@ _FORMATS = {v1.ArchiveFormat.OCI: "oci", v1.ArchiveFormat.DOCKER: "docker", v1.A
 class AdminService:
     """Translates the administration RPCs."""
 
-    def __init__(self, images: Images, node: Node, recordings: SeccompRecordings, bridge: Bridge) -> None:
+    def __init__(
+        self,
+        images: Images,
+        node: Node,
+        recordings: SeccompRecordings,
+        timelines: Timelines,
+        bridge: Bridge,
+    ) -> None:
         self._images = images
         self._recordings = recordings
+        self._timelines = timelines
         self._image_admin = ImageAdmin(images, bridge)
         self._node = node
         self._bridge = bridge
@@ -42,6 +51,7 @@ class AdminService:
                 v1.RecordSeccompResponse,
                 self.record_seccomp,
             ),
+            unary(SERVICE, "Timeline", v1.TimelineRequest, v1.TimelineResponse, self.timeline),
             unary(SERVICE, "Info", v1.InfoRequest, v1.InfoResponse, self.info),
         ]
 
@@ -111,6 +121,17 @@ class AdminService:
                 for one in recordings
             ],
             waiting=list(waiting),
+        )
+
+    async def timeline(self, request: v1.TimelineRequest, deadline: Deadline) -> v1.TimelineResponse:
+        found = await self._bridge.call(
+            self._timelines.find, request.pod, request.last or 1, deadline_seconds=deadline.budget_seconds()
+        )
+        return v1.TimelineResponse(
+            pods=[
+                v1.RecordedPod(calls=[json.dumps(as_json(call), separators=(",", ":")) for call in one.calls])
+                for one in found
+            ]
         )
 
     async def info(self, request: v1.InfoRequest, deadline: Deadline) -> v1.InfoResponse:

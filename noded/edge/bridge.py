@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -26,6 +27,7 @@ import trio
 
 from noded.engine.operations import CALLER, Caller
 from noded.errors import Aborted, DeadlineExceeded, Unavailable
+from noded.tracing.spans import wait, waited
 
 T = TypeVar("T")
 
@@ -81,6 +83,7 @@ class Bridge:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         caller, scope = Caller(), trio.CancelScope()
+        caller.handed_over_ns = time.monotonic_ns()
         context = contextvars.copy_context()
         context.run(CALLER.set, caller)
         self._pending.add(future)  # type: ignore[arg-type] # futures are invariant, this set only fails them
@@ -101,6 +104,7 @@ class Bridge:
                     token.run_sync_soon(context.run, self._start, caller.left)
             raise
         if future.done():
+            waited("wait for the event loop", caller.handed_over_ns)
             return future.result()
         if detach:
             caller.gone = True
@@ -152,7 +156,11 @@ class Bridge:
         try:
             with scope:
                 assert self._ready is not None
-                await self._ready.wait()
+                if (caller := CALLER.get()) is not None:
+                    waited("wait for the event loop", caller.handed_over_ns)
+                if not self._ready.is_set():
+                    with wait("wait until noded is ready"):
+                        await self._ready.wait()
                 value = await function(*args)
                 if not future.done():
                     future.set_result(value)
@@ -162,6 +170,8 @@ class Bridge:
         finally:
             if not future.done():
                 future.set_exception(error)
+            if (caller := CALLER.get()) is not None:
+                caller.handed_over_ns = time.monotonic_ns()
 
     def _forget(self, future: asyncio.Future[T]) -> None:
         self._pending.discard(future)

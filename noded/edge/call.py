@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +21,7 @@ from noded.edge.framing import Answer, read_message
 from noded.edge.method import Method
 from noded.edge.status import Outcome, outcome_of
 from noded.errors import DeadlineExceeded, Unavailable, Unimplemented
+from noded.tracing.spans import Record, wait
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +48,14 @@ class Service:
     Args:
         limit_bytes: size of the largest message, in either direction.
         observe: told of each call that has ended.
+        record: begins the record of a call (method, `traceparent` of the client), if it is to have one.
     """
 
     methods: Mapping[str, Method]
     codec: Codec
     limit_bytes: int
     observe: Observer | None = None
+    record: Callable[[str, str], Record | None] | None = None
 
 
 class Call:
@@ -92,6 +95,7 @@ class Call:
         # A task has its own context, so nothing is to be unbound.
         structlog.contextvars.bind_contextvars(op=secrets.token_hex(4))
         started = time.monotonic()
+        record = self._record()
         outcome = _CLIENT_GONE
         try:
             refusal = self._http_refusal()
@@ -110,7 +114,17 @@ class Call:
             outcome = _CLIENT_GONE
         finally:
             self._answer.abandon()
+            if record is not None:
+                failed = outcome.status is not Status.OK
+                record.finish(f"{outcome.status.name}: {outcome.message}" if failed else "")
             self._log(outcome, time.monotonic() - started)
+
+    def _record(self) -> Record | None:
+        record, method = self._service.record, self._method
+        if record is None or method is None or method.streaming:
+            return None
+        header = next((value for name, value in self._headers if name == "traceparent"), "")
+        return record(method.name, header)
 
     def _http_refusal(self) -> int | None:
         """The HTTP status for a request that is not gRPC, None for one that is."""
@@ -144,12 +158,13 @@ class Call:
             raise Unavailable(_SHUTTING_DOWN)
         deadline = Deadline.of(self._headers)
         try:
-            async with asyncio.timeout(deadline.remaining_seconds()):
-                data = await read_message(self._stream, self._service.limit_bytes)
+            with wait("read the request"):
+                async with asyncio.timeout(deadline.remaining_seconds()):
+                    data = await read_message(self._stream, self._service.limit_bytes)
+                codec = self._service.codec
+                request = codec.decode(data, method.request)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the request had arrived") from None
-        codec = self._service.codec
-        request = codec.decode(data, method.request)
         if method.streaming:
             await self._answer.begin()
             async with aclosing(method.run(request, deadline)) as responses:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import structlog
 from grpclib.protocol import Stream as H2Stream
@@ -19,6 +19,7 @@ from noded.edge.call import Call, Headers, Observer, Service
 from noded.edge.codec import Codec
 from noded.edge.connection import Connection
 from noded.edge.method import Method, table
+from noded.tracing.spans import Record
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +38,14 @@ class Server:
     """
 
     def __init__(
-        self, methods: Iterable[Method], *, limit_bytes: int = LIMIT_BYTES, observe: Observer | None = None
+        self,
+        methods: Iterable[Method],
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        observe: Observer | None = None,
+        record: Callable[[str, str], Record | None] | None = None,
     ) -> None:
-        self._service = Service(table(methods), Codec(), limit_bytes, observe)
+        self._service = Service(table(methods), Codec(), limit_bytes, observe, record)
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._accepting = True

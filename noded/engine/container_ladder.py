@@ -31,6 +31,7 @@ from noded.model.pod import NamespaceMode, UserNamespace
 from noded.model.runtime import Sandbox, TaskCreate
 from noded.spec.resources import merge_resources
 from noded.store.containers import ContainerRows
+from noded.tracing.spans import wait
 
 _UNDO_SECONDS = 60.0
 
@@ -156,7 +157,8 @@ class ContainerLadder:
         spec, user = await self._spec.build(container, image)
         resources = container.record.resources
         if self._nri.enabled:
-            spec, limits = await self._nri.create(container, spec, partial(self._spec.inject, container))
+            with wait("NRI plugins"):
+                spec, limits = await self._nri.create(container, spec, partial(self._spec.inject, container))
             resources = merge_resources(resources, limits) if limits is not None else resources
         if container.record.restore:
             await self._restores.check_mounts(container, spec)

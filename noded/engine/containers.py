@@ -53,6 +53,7 @@ from noded.spec.features import container_features
 from noded.spec.seccomp.annotations import NotifyMode, notify_mode
 from noded.spec.validate import validate_container
 from noded.store.containers import ContainerRows
+from noded.tracing.spans import about, span, wait
 
 log = structlog.get_logger(__name__)
 
@@ -135,16 +136,18 @@ class Containers:
         Spec: CRI v1 CreateContainer.
         """
         sandbox = self._registry.sandbox(sandbox_id)
+        about(sandbox.subject, config.name)
         if not sandbox.ready:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} is not ready: run a new one")
-        features = await self._handlers.features_of(sandbox.record.handler)
-        validate_container(
-            config,
-            sandbox.record.config,
-            features,
-            self._facts,
-            minimum_memory_bytes=self._config.minimum_memory_bytes,
-        )
+        with wait("check the request"):
+            features = await self._handlers.features_of(sandbox.record.handler)
+            validate_container(
+                config,
+                sandbox.record.config,
+                features,
+                self._facts,
+                minimum_memory_bytes=self._config.minimum_memory_bytes,
+            )
         mode = self._seccomp_mode(sandbox, config)
         check_mode(mode, sandbox.record.handler, features.seccomp_notify)
         origin = await self._restores.origin(config.image)
@@ -160,12 +163,13 @@ class Containers:
             )
         volumes = [self._volume_image(mount, f"mounts[{n}].image") for n, mount in enumerate(config.mounts)]
         namespace = sandbox.record.key.namespace
-        await self._admission.admit(image, config.user_specified_image or config.image, namespace)
-        if origin is not None and origin.checkpoint is not None:
-            await self._admission.admit(origin.checkpoint, config.image, namespace)
-        for mount, volume in zip(config.mounts, volumes, strict=True):
-            if volume is not None:
-                await self._admission.admit(volume, mount.image, namespace)
+        with span("image policy"):
+            await self._admission.admit(image, config.user_specified_image or config.image, namespace)
+            if origin is not None and origin.checkpoint is not None:
+                await self._admission.admit(origin.checkpoint, config.image, namespace)
+            for mount, volume in zip(config.mounts, volumes, strict=True):
+                if volume is not None:
+                    await self._admission.admit(volume, mount.image, namespace)
         key = ContainerKey(sandbox.id, config.name, config.attempt)
         container: Container = await self._operations.join(
             ("create", key),
@@ -309,6 +313,7 @@ class Containers:
         Spec: CRI v1 StartContainer.
         """
         container = self._registry.container(name)
+        about(container.sandbox.subject, container.record.key.name)
         await self._operations.join(
             ("start", container.id),
             f"starting container {container.id[:12]}",
@@ -318,27 +323,31 @@ class Containers:
     async def _start(self, container: Container, operation: Operation[None]) -> None:
         if self._nri.active:  # without the lock: a plugin may update this container meanwhile
             _check_startable(container)
-            await self._nri.start(container)
+            with span("NRI plugins"):
+                await self._nri.start(container)
         async with container.lock:
             _check_startable(container)
             runtime = await self._ladder.sandbox_runtime(container)
             if not container.task_started:  # else only the commit of an earlier call failed
                 container.start_asked_ns = time.time_ns()
-                if container.record.restore:
-                    await self._restore(container)
-                else:
-                    await runtime.start(container.ref)
+                with span("runtime"):
+                    if container.record.restore:
+                        await self._restore(container)
+                    else:
+                        await runtime.start(container.ref)
                 container.task_started = True
-            await container.commit(
-                intent=ContainerIntent.STARTED,
-                started_at_ns=container.record.started_at_ns or container.start_asked_ns,
-                pid=container.created_pid or container.record.pid,
-            )
+            with span("record"):
+                await container.commit(
+                    intent=ContainerIntent.STARTED,
+                    started_at_ns=container.record.started_at_ns or container.start_asked_ns,
+                    pid=container.created_pid or container.record.pid,
+                )
             if container.record.restore:
                 self._supervisor.watch(container)
         log.info("container started", id=container.id, name=container.record.key.name)
         if self._nri.active:
-            await self._nri.started(container)
+            with span("NRI plugins"):
+                await self._nri.started(container)
 
     async def _restore(self, container: Container) -> None:
         """A container that cannot be restored has ended: it has no processes that could be started again."""
@@ -365,6 +374,7 @@ class Containers:
         if container is None:
             return
         container.claim.named = True
+        about(container.sandbox.subject, container.record.key.name)
         caller = CALLER.get()
         if caller is not None:
             caller.operation = Operation(
@@ -382,14 +392,16 @@ class Containers:
         runtime = await self._ladder.sandbox_runtime(container)
         if timeout_seconds > 0 and container.view.state is ContainerState.RUNNING:
             container.stage = "waiting for it to exit"
-            await runtime.kill(container.ref, _stop_signal(container))
-            with trio.move_on_after(timeout_seconds):
-                await container.exited.wait()
+            with span("signal, and wait for its exit"):
+                await runtime.kill(container.ref, _stop_signal(container))
+                with trio.move_on_after(timeout_seconds):
+                    await container.exited.wait()
         if not container.exited.is_set():
             container.stage = "killing it"
-            await runtime.kill(container.ref, signal.SIGKILL, everything=True)
-            with trio.move_on_after(_KILL_SECONDS):
-                await container.exited.wait()
+            with span("kill"):
+                await runtime.kill(container.ref, signal.SIGKILL, everything=True)
+                with trio.move_on_after(_KILL_SECONDS):
+                    await container.exited.wait()
         if not container.exited.is_set():
             container.stage = "taking its task down by force"
             log.warning("container survived SIGKILL", id=container.id, seconds=_KILL_SECONDS)
@@ -432,6 +444,7 @@ class Containers:
         if container is None:
             return
         container.claim.named = True
+        about(container.sandbox.subject, container.record.key.name)
         await self._operations.join(
             ("remove container", container.id),
             f"removing container {container.id[:12]}",

@@ -40,6 +40,7 @@ from noded.engine.stats import Stats
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.streams import Streams
 from noded.engine.supervise import Supervisor
+from noded.engine.timelines import Timelines
 from noded.engine.usage import ToldUsage
 from noded.host import mounts
 from noded.host.cgroup_samples import CgroupSampler
@@ -70,6 +71,9 @@ from noded.store.images import ImageRows
 from noded.store.sandboxes import SandboxRows
 from noded.store.schema import MIGRATIONS
 from noded.store.seccomp_artifacts import SeccompArtifactRows
+from noded.tracing.export import Exporter
+from noded.tracing.journal import Journal
+from noded.tracing.recorder import Recorder
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +102,8 @@ class Engine:
     metrics: NodeMetrics
     streams: Streams
     reload: Reload
+    recorder: Recorder
+    timelines: Timelines
 
 
 @asynccontextmanager
@@ -297,6 +303,12 @@ async def open_engine(
                 sandboxes=sandboxes,
                 nri=nri,
             )
+            journal = Journal(layout.timelines)
+            exporter = Exporter(config.tracing.endpoint) if config.tracing.endpoint else None
+            recorder = Recorder(journal, exporter, config.tracing.sampling_rate_per_million)
+            await services.start(recorder.run)
+            if exporter is not None:
+                services.start_soon(exporter.run)
             services.start_soon(reap_orphans)
             services.start_soon(observers.run)
             services.start_soon(_diagnose, hooks, host)
@@ -315,7 +327,7 @@ async def open_engine(
                 ladder=container_ladder,
                 nursery=services,
             )
-            metrics = NodeMetrics(sandboxes, containers, events)
+            metrics = NodeMetrics(sandboxes, containers, events, recorder, exporter)
             network.observe, puller.observe = metrics.cni, metrics.pull
             notifier.observe = metrics.blocked_call
             yield Engine(
@@ -337,6 +349,8 @@ async def open_engine(
                     registry=registry,
                     sandboxes=sandbox_ladder,
                 ),
+                recorder,
+                Timelines(journal, recorder),
             )
             services.cancel_scope.cancel()
         await trio.to_thread.run_sync(crash_mark.end, layout.crash_mark)

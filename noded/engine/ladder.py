@@ -21,6 +21,7 @@ import trio
 
 from noded.errors import DeadlineExceeded, NodedError, ResourceExhausted, Unavailable
 from noded.host.libc import os_error
+from noded.tracing.spans import span
 
 log = structlog.get_logger(__name__)
 
@@ -97,14 +98,17 @@ async def _bounded(
     step: Callable[[S], Awaitable[None]], subject: S, stage: str, seconds: float, *, shield: bool
 ) -> None:
     subject.stage = stage
-    with trio.move_on_after(seconds, shield=shield) as scope:
-        try:
-            await step(subject)
-        except OSError as error:
-            raise _refusal(error, f"{subject.stage} of {subject.id[:12]}") from error
-        return
-    if scope.cancelled_caught:
-        raise DeadlineExceeded(f"{subject.stage} of {subject.id[:12]} did not finish within {seconds:g} s")
+    with span(stage):
+        with trio.move_on_after(seconds, shield=shield) as scope:
+            try:
+                await step(subject)
+            except OSError as error:
+                raise _refusal(error, f"{subject.stage} of {subject.id[:12]}") from error
+            return
+        if scope.cancelled_caught:
+            raise DeadlineExceeded(
+                f"{subject.stage} of {subject.id[:12]} did not finish within {seconds:g} s"
+            )
 
 
 def _refusal(error: OSError, action: str) -> NodedError:

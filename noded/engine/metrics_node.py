@@ -15,6 +15,8 @@ from noded.engine.events import EventKind, Events
 from noded.engine.metrics import Metrics, Sample
 from noded.images.progress import Phase, PullProgress
 from noded.model.views import ContainerView, SandboxView
+from noded.tracing.export import Exporter
+from noded.tracing.recorder import Recorder
 
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,7 +44,14 @@ class NodeMetrics:
     of series is bounded, whatever clients send.
     """
 
-    def __init__(self, sandboxes: Sandboxes, containers: Containers, events: Events) -> None:
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        containers: Containers,
+        events: Events,
+        recorder: Recorder | None = None,
+        exporter: Exporter | None = None,
+    ) -> None:
         metrics = self.metrics = Metrics()
         started = time.time()
         metrics.gauge(
@@ -110,6 +119,19 @@ class NodeMetrics:
                 ((kind,), float(count)) for kind, count in Tally(d.kind for d in sandboxes.debts()).items()
             ],
         )
+        if recorder is not None:
+            metrics.total(
+                "noded_timeline_dropped_total",
+                "Calls that were not recorded because too many ran at once.",
+                read=lambda: [((), float(recorder.dropped))],
+            )
+        if exporter is not None:
+            metrics.total(
+                "noded_tracing_calls_total",
+                "Traced calls: sent to the collector, or dropped because it does not take them.",
+                "result",
+                read=lambda: [(("sent",), float(exporter.sent)), (("dropped",), float(exporter.dropped))],
+            )
         self._lag = metrics.histogram(
             "noded_loop_lag_seconds",
             "How late the event loop was, once a second.",

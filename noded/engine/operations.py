@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from noded.errors import Aborted
+from noded.tracing.spans import held, wait
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Caller:
 
     gone: bool = False
     operation: Operation[Any] | None = None
+    handed_over_ns: int = 0  # when one event loop passed it to the other, by time.monotonic_ns()
     left: Callable[[], Awaitable[None]] | None = None  # undoes a result that no longer reached it
 
     def doing(self) -> str:
@@ -87,10 +89,13 @@ class Operations:
                 operation = Operation(title, abandoned=abandoned)
                 self._running[key] = operation
                 self._nursery.start_soon(self._run, key, operation, work)
-            elif operation.scope.cancel_called:  # being unwound: start anew afterwards
-                await operation.done.wait()
+                return await self._wait(operation)
+            if operation.scope.cancel_called:  # being unwound: start anew afterwards
+                with wait("wait until an earlier try is undone"):
+                    await operation.done.wait()
                 continue
-            return await self._wait(operation)
+            with wait("wait for an earlier call", operation=operation.title):
+                return await self._wait(operation)
 
     async def cancel(self, key: Hashable) -> None:
         """Give up the operation of this key, if there is one, and wait until it has unwound."""
@@ -124,7 +129,7 @@ class Operations:
     ) -> None:
         operation.error = Aborted(f"{operation.title} was given up: its last client left or noded stops")
         try:
-            with operation.scope:
+            with held(), operation.scope:
                 operation.value = await work(operation)
                 operation.error = None
         except Exception as error:

@@ -12,6 +12,7 @@ from noded.engine.events import EventKind, Events, sandbox_events
 from noded.model.lifecycle import SANDBOX_STEPS, SandboxIntent, check_step, sandbox_state
 from noded.model.records import SandboxRecord
 from noded.model.runtime import Runtime, Sandbox
+from noded.model.timeline import Subject
 from noded.model.views import SandboxView
 from noded.store.sandboxes import SandboxRows
 
@@ -42,6 +43,12 @@ class PodSandbox:
     @property
     def id(self) -> str:
         return self.record.id
+
+    @property
+    def subject(self) -> Subject:
+        """Itself, in timelines."""
+        key = self.record.key
+        return Subject(key.namespace, key.name, key.uid, self.id)
 
     @property
     def visible(self) -> bool:

@@ -30,11 +30,13 @@ from noded.model.host import HostFacts
 from noded.model.lifecycle import SandboxIntent
 from noded.model.pod import PodConfig, Resources
 from noded.model.records import SandboxRecord
+from noded.model.timeline import Subject
 from noded.model.views import SandboxView
 from noded.runtimes.killing import wait_stalled
 from noded.spec.pod_features import pod_features
 from noded.spec.validate import validate_pod
 from noded.store.sandboxes import SandboxRows
+from noded.tracing.spans import about, span, wait
 
 log = structlog.get_logger(__name__)
 
@@ -105,18 +107,21 @@ class Sandboxes:
         Spec: CRI v1 RunPodSandbox.
         """
         handler = self._handlers.resolve(handler)
-        _, features = await self._handlers.open(handler)
-        validate_pod(config, features, self._facts)
-        allowed = self._handlers.allowed_annotations(handler, config.annotations)
-        asked = pod_features(config, allowed) if config.annotations else None
-        self._cgroups.oci_path(config.cgroup_parent, "check")
         key = config.key
+        about(Subject(key.namespace, key.name, key.uid))
+        with wait("check the request"):
+            _, features = await self._handlers.open(handler)
+            validate_pod(config, features, self._facts)
+            allowed = self._handlers.allowed_annotations(handler, config.annotations)
+            asked = pod_features(config, allowed) if config.annotations else None
+            self._cgroups.oci_path(config.cgroup_parent, "check")
         sandbox: PodSandbox = await self._operations.join(
             ("run", key),
             f"creating pod sandbox {key.namespace}/{key.name}",
             partial(self._run, config, handler, request, asked.warnings if asked else ()),
             abandoned=self._claims.abandon,
         )
+        about(sandbox.subject)
         self._claims.answer(sandbox)
         return sandbox.id
 
@@ -156,6 +161,7 @@ class Sandboxes:
         sandbox = PodSandbox(self._rows, record, self._events)
         sandbox.claim = Claim(named=False)
         operation.stage = lambda: sandbox.stage
+        about(sandbox.subject)
         self._registry.add_sandbox(sandbox)
         try:
             await self._climb(sandbox)
@@ -260,6 +266,7 @@ class Sandboxes:
         if sandbox is None:
             return
         sandbox.claim.named = True
+        about(sandbox.subject)
         await self._operations.join(
             ("stop", sandbox.id),
             f"stopping pod sandbox {sandbox.id[:12]}",
@@ -277,9 +284,11 @@ class Sandboxes:
         if sandbox.record.intent in (SandboxIntent.CREATING, SandboxIntent.READY):
             await sandbox.commit(intent=SandboxIntent.STOPPING)
         sandbox.stage = "stopping containers"
-        await self._containers.stop_all(sandbox)
+        with span("containers"):
+            await self._containers.stop_all(sandbox)
         if self._nri.active:
-            await self._nri.stop_pod(sandbox)
+            with span("NRI plugins"):
+                await self._nri.stop_pod(sandbox)
         if await self._take_down(sandbox):
             await sandbox.commit(intent=SandboxIntent.STOPPED, owed=None)
             log.info("pod sandbox stopped", id=sandbox.id)
@@ -311,6 +320,7 @@ class Sandboxes:
         if sandbox is None:
             return
         sandbox.claim.named = True
+        about(sandbox.subject)
         await self._operations.join(
             ("remove", sandbox.id),
             f"removing pod sandbox {sandbox.id[:12]}",
@@ -327,7 +337,8 @@ class Sandboxes:
                 return
             await self._stop(sandbox)
             sandbox.stage = "removing containers"
-            await self._containers.remove_all(sandbox)
+            with span("containers"):
+                await self._containers.remove_all(sandbox)
             if self._nri.active:
                 await self._nri.remove_pod(sandbox)
             await self._forget(sandbox)

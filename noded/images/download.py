@@ -17,7 +17,7 @@ from noded.errors import (
     RegistryUnavailable,
 )
 from noded.images.flight import Flights, Ticket, Work
-from noded.images.progress import LayerProgress
+from noded.images.progress import LayerProgress, timed
 from noded.images.refusals import Source, most_telling
 from noded.images.registry import RegistryClient
 from noded.images.tee import Tee
@@ -96,7 +96,8 @@ class Downloads:
         try:
             for source in sources:
                 try:
-                    await self._transport.call(self._copy, source, progress, tee)
+                    with timed(progress, "download"):
+                        await self._transport.call(self._copy, source, progress, tee)
                 except SOURCE_ERRORS as error:
                     errors.append(error)
                     if tee is not None and isinstance(error, DataLoss):

@@ -10,6 +10,7 @@ blob is verified, so an unpack from it never succeeds on a damaged blob.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ import trio
 from noded.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from noded.images.download import Blobs, Downloads
 from noded.images.flight import Flights, Ticket, Work
-from noded.images.progress import LayerProgress, Phase
+from noded.images.progress import LayerProgress, Phase, Step, note_layer, timed
 from noded.images.refusals import Source
 from noded.images.tee import Tee
 from noded.model.image import LayerRef
@@ -29,6 +30,8 @@ from noded.wire.artifact import ArtifactFile
 from noded.wire.ocicrypt import is_encrypted
 
 log = structlog.get_logger(__name__)
+
+_UNPACK = "inflate and extract"  # one child does both at once
 
 
 class Layers(Protocol):
@@ -90,6 +93,7 @@ class Fetcher:
         """
         errors: list[Exception] = []
         slots = trio.Semaphore(job.parallel)
+        asked_ns = time.monotonic_ns()
         job.progress[:] = [LayerProgress(layer.blob_digest, layer.size_bytes) for layer in job.layers]
         missing: list[tuple[LayerRef, LayerProgress]] = []
         for index, layer in enumerate(job.layers):
@@ -104,7 +108,7 @@ class Fetcher:
             for layer, progress in missing:
                 await slots.acquire()
                 ticket = await self._flights.board(layer.chain_id, partial(self._begin, layer, progress, job))
-                nursery.start_soon(_wait, ticket, slots, errors, nursery.cancel_scope)
+                nursery.start_soon(_wait, ticket, slots, errors, nursery.cancel_scope, progress, asked_ns)
         if errors:
             raise errors[0]
 
@@ -184,11 +188,14 @@ class Fetcher:
             del self._live[layer.chain_id]
 
     async def _unpack_file(self, layer: LayerRef, progress: LayerProgress, job: Job) -> None:
+        waited_ns = time.monotonic_ns()
         async with self._unpackers:
+            progress.steps.append(Step("wait for an unpacker", waited_ns, time.monotonic_ns()))
             progress.phase = Phase.UNPACKING
             source = self._blobs.open(layer.blob_digest)
             try:
-                await self._layers.unpack(layer, source)
+                with timed(progress, _UNPACK):
+                    await self._layers.unpack(layer, source)
             except Exception as error:
                 raise _named(error, job) from error
             finally:
@@ -205,7 +212,8 @@ class Fetcher:
         async def unpack(scope: trio.CancelScope) -> None:
             nonlocal unpack_error
             try:
-                await self._layers.unpack(layer, read_end)
+                with timed(progress, _UNPACK):
+                    await self._layers.unpack(layer, read_end)
             except Exception as error:
                 unpack_error = error
                 if not isinstance(error, DataLoss | Unavailable):
@@ -231,7 +239,12 @@ class Fetcher:
 
 
 async def _wait(
-    ticket: Ticket[str, None], slots: trio.Semaphore, errors: list[Exception], scope: trio.CancelScope
+    ticket: Ticket[str, None],
+    slots: trio.Semaphore,
+    errors: list[Exception],
+    scope: trio.CancelScope,
+    progress: LayerProgress,
+    asked_ns: int,
 ) -> None:
     try:
         await ticket.wait(own_failures_only=True)
@@ -239,6 +252,7 @@ async def _wait(
         errors.append(error)
         scope.cancel()
     finally:
+        note_layer(progress, asked_ns)
         slots.release()
 
 

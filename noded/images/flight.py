@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 import trio
 
 from noded.errors import NodedError, Unavailable
+from noded.tracing.spans import held, wait
 
 UNWIND_SECONDS: Final = 30.0  # how long a cancelled caller waits for its task's cleanup to end
 
@@ -61,7 +62,11 @@ class Ticket(Generic[K, T]):
         """
         flight = self._flight
         try:
-            await flight.done.wait()
+            if self._mine:
+                await flight.done.wait()
+            else:
+                with wait("wait for another call that does the same"):
+                    await flight.done.wait()
         finally:
             flight.waiters -= 1
             if flight.waiters == 0 and not flight.done.is_set():
@@ -112,7 +117,7 @@ class Flights(Generic[K, T]):
 
     async def _fly(self, key: K, flight: Flight[T], work: Work[T]) -> None:
         try:
-            with flight.scope:
+            with held(), flight.scope:
                 flight.values.append(await work())
         except Exception as error:  # kept for the waiters, who raise it in their own tasks
             flight.error = error

@@ -48,6 +48,7 @@ from noded.images.transport import Transport
 from noded.images.trust.admission import Admission
 from noded.images.trust.checker import Checker
 from noded.model.image import Credential, Image, LayerRef
+from noded.tracing.spans import span
 from noded.wire.artifact import only_file
 from noded.wire.descriptor import Platform
 from noded.wire.policy import Requirement
@@ -260,18 +261,22 @@ class Puller:
         self._pulling.set()
         started, result = trio.current_time(), "ok"
         try:
-            required = await self._trust.requirements(name, namespace)
-            sources = await self._sources(name, conf, credential)
+            with span("policy and sources"):
+                required = await self._trust.requirements(name, namespace)
+                sources = await self._sources(name, conf, credential)
             if (present := self._library.get(name.canonical)) is not None:
-                digest = await self._manifests.digest(sources, name)
+                with span("ask the registry"):
+                    digest = await self._manifests.digest(sources, name)
                 if digest and f"{name.repository}@{digest}" in present.digests:
                     # Another namespace, or a changed policy, may ask for more than it did at first.
                     digests = (digest, present.manifest_digest)
                     await self._check(name, tuple(dict.fromkeys(digests)), sources, required)
                     log.debug("image is up to date", reference=str(name), image_id=present.id)
                     return present.id
-            found = await self._manifests.find(sources, name)
-            await self._check(name, found.digests, found.sources, required)
+            with span("manifest"):
+                found = await self._manifests.find(sources, name)
+            with span("signatures"):
+                await self._check(name, found.digests, found.sources, required)
             image = await self._bring(name, found, owner, running)
         except BaseException as error:
             result = type(error).__name__
@@ -408,7 +413,8 @@ class Puller:
     async def _bring(self, name: Reference, found: Found, owner: str, running: _Running) -> Image:
         if self._fetcher is None or self._downloads is None:
             raise Unavailable("noded is stopping: try again when it is up")
-        await self._library.lease(_needed(found), owner)
+        with span("lease"):
+            await self._library.lease(_needed(found), owner)
         try:  # a download that ends with a missing key would be repeated for ever
             absent = [layer for layer in found.layers if not self._layers.has(layer.chain_id)]
             await trio.to_thread.run_sync(self._keys.check, absent)
@@ -421,13 +427,15 @@ class Puller:
             parallel=self._config.max_parallel_downloads,
             progress=running.layers,
         )
-        if found.artifact is None:
-            await self._fetcher.fetch(job)
-        else:
-            await self._fetcher.fetch_files(job, found.files)
-        for data in (*(one.data for one in found.indexes), found.manifest.data, found.config):
-            await self._downloads.keep(data)
-        await self._layers.publish(found.layers)
+        with span("layers"):
+            if found.artifact is None:
+                await self._fetcher.fetch(job)
+            else:
+                await self._fetcher.fetch_files(job, found.files)
+        with span("publish"):
+            for data in (*(one.data for one in found.indexes), found.manifest.data, found.config):
+                await self._downloads.keep(data)
+            await self._layers.publish(found.layers)
         image = Image(
             id=found.image_id,
             manifest_digest=found.manifest.digest,
@@ -439,7 +447,8 @@ class Puller:
             created_at_ns=time.time_ns(),
             artifact=found.artifact,
         )
-        await self._library.publish(image)
+        with span("record"):
+            await self._library.publish(image)
         return image
 
 

@@ -12,6 +12,7 @@ class Layout:
 
     root/   (survives a reboot)                state/  (tmpfs, gone after a reboot)
       noded.db                                   noded.sock
+      timelines/
       content/blobs/sha256/HEX                   pods/ID/         resolv.conf, hostname, shm/, ns/, infra/
       layers/CHAIN_HEX/                          containers/ID/   OCI bundle: config.json, rootfs/
       containers/ID/  upper/ work/               exits/           conmon's exit files, one per id
@@ -30,6 +31,11 @@ class Layout:
     def crash_mark(self) -> Path:
         """Says whether the node crashed while the daemon ran."""
         return self.root / "running"
+
+    @property
+    def timelines(self) -> Path:
+        """Journal of what clients asked for, and how long each step took."""
+        return self.root / "timelines"
 
     @property
     def content(self) -> Path:

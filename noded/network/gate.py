@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
+from noded.tracing.spans import wait
+
 
 class Gate:
     """A readers-writer lock that prefers readers. Neither way of leaving awaits anything."""
@@ -25,8 +27,9 @@ class Gate:
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
         """Be one of many; waits while the gate is closed."""
-        while self._closed:
-            await self._changed.wait()
+        with wait("wait for CNI GC"):
+            while self._closed:
+                await self._changed.wait()
         self._passing += 1
         try:
             yield

@@ -24,9 +24,10 @@ import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, FailedPrecondition, NodedError, Unavailable
-from noded.network.answer import Answer
+from noded.network.answer import Answer, refusal
 from noded.network.conflist import is_plugin_type
 from noded.network.orphans import OWNER, Adopted
+from noded.tracing.spans import span
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +119,10 @@ class Plugins:
         late = f"CNI plugin {type_!r} did not answer {invocation.command} of network {invocation.network!r}"
         with trio.move_on_at(budget.deadline):
             stdin = json.dumps(request).encode()
-            answer = await _run(path, self._environment(invocation), stdin, self._adopted)
+            with span(f"CNI {type_} {invocation.command}", network=invocation.network) as step:
+                answer = await _run(path, self._environment(invocation), stdin, self._adopted)
+                if (why := refusal(answer)) is not None:
+                    step.fail(why.message)
             _trace(type_, invocation, answer)
             return answer
         raise DeadlineExceeded(f"{late} within {budget.seconds:g} s and was killed; look at the plugin's log")

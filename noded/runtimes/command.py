@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, Unavailable
+from noded.tracing.spans import span
 
 _log = structlog.get_logger(__name__)
 
@@ -95,9 +96,10 @@ class CommandLine:
         Cancellation: the command's process group is killed.
         """
         argv = self.argv(verb, *args)
-        return await run(
-            argv, timeout_seconds=timeout_seconds, stdin=stdin, cwd=cwd, environment=self.environment
-        )
+        with span(f"{os.path.basename(self.program)} {verb}"):
+            return await run(
+                argv, timeout_seconds=timeout_seconds, stdin=stdin, cwd=cwd, environment=self.environment
+            )
 
 
 async def run(

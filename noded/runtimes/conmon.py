@@ -26,6 +26,7 @@ from noded.runtimes.command import CommandLine, spawn
 from noded.runtimes.failures import plain_words, runtime_error
 from noded.runtimes.killing import stop_and_kill, wait_gone
 from noded.runtimes.records import PID_FILE, TaskRecord, write_record
+from noded.tracing.spans import span
 
 _log = structlog.get_logger(__name__)
 
@@ -97,20 +98,23 @@ class Conmon:
             )
         stage = "starting the monitor"
         with trio.move_on_after(create.deadline_seconds) as scope, _pipes() as pipes:
-            monitor = await self._spawn(create, pipes)
+            with span("start conmon"):
+                monitor = await self._spawn(create, pipes)
             try:
                 record = TaskRecord(log_path=create.log_path, monitor=monitor)
                 write_record(create.ref.bundle, record)
                 if create.monitor_cgroup:
                     stage = f"moving the monitor to cgroup {create.monitor_cgroup}"
                     try:
-                        await trio.to_thread.run_sync(self._move, create.monitor_cgroup, monitor.pid)
+                        with span("move conmon to its cgroup"):
+                            await trio.to_thread.run_sync(self._move, create.monitor_cgroup, monitor.pid)
                     except NotFound as error:  # it ended at once, and said why: no log directory
                         raise self._silent(create, error, pipes) from error
                 pipes.start_byte()
                 stage = f"waiting for {self.runtime_name} create"
-                reply = await pipes.read_reply()
-                pid = self._pid(create, reply, pipes)
+                with span(f"{self.runtime_name} create"):
+                    reply = await pipes.read_reply()
+                    pid = self._pid(create, reply, pipes)
                 if create.oom_score_adj is not None:
                     self._protect(monitor, create.oom_score_adj)
                 init = ProcessIdentity.of(pid)

@@ -39,6 +39,7 @@ from noded.runtimes.shim_record import (
 from noded.runtimes.shim_service import TaskService
 from noded.runtimes.shim_start import ShimStart, live_shim
 from noded.runtimes.shim_teardown import ShimTeardown
+from noded.tracing.spans import span
 from noded.wire.ttrpc_task import CreateTaskRequest, ProcessStatus
 
 _STATES = {
@@ -115,7 +116,8 @@ class ShimSandbox:
             options=self._parts.task_options,
         )
         service = self._parts.service(self._ref.id, shim)
-        pid = await service.create(request, timeout_seconds=task.deadline_seconds)
+        with span("shim create"):
+            pid = await service.create(request, timeout_seconds=task.deadline_seconds)
         init = ProcessIdentity.of(pid) if pid > 1 else None
         write_record(bundle, TaskRecord(task.log_path, shim.process, init))
         return pid
@@ -125,7 +127,8 @@ class ShimSandbox:
         if record is not None:
             # After a restart nobody reads the fifos yet, and what a short process says would go with them.
             await self._parts.pumps.log(ref.id, ref.bundle, record.log_path)
-        await self._service().start(ref.id)
+        with span("shim start"):
+            await self._service().start(ref.id)
 
     async def kill(self, ref: TaskRef, signal: int, *, everything: bool = False) -> None:
         await trio.lowlevel.checkpoint()

@@ -22,6 +22,7 @@ from noded.runtimes.shim_parts import ShimParts
 from noded.runtimes.shim_record import SHIM_LOG_FIFO, ShimRecord, read_shim, write_shim
 from noded.runtimes.shim_service import TaskService
 from noded.runtimes.ttrpc_client import TtrpcClient
+from noded.tracing.spans import span
 from noded.wire.ttrpc_task import SERVICES
 
 _log = structlog.get_logger(__name__)
@@ -52,8 +53,9 @@ class ShimStart:
         await trio.to_thread.run_sync(self._make_bundle, spec)
         # Before the shim starts: it waits for a reader of its log.
         self.parts.pumps.shim_log(ref.id, ref.bundle)
-        endpoint = await self.parts.bootstrap.start(ref.id, ref.bundle, timeout_seconds=START_SECONDS)
-        process = await self._identify(endpoint)
+        with span("start the shim"):
+            endpoint = await self.parts.bootstrap.start(ref.id, ref.bundle, timeout_seconds=START_SECONDS)
+            process = await self._identify(endpoint)
         record = ShimRecord(endpoint.address, endpoint.version, process)
         await trio.to_thread.run_sync(write_shim, ref.bundle, record)
         if monitor_cgroup:

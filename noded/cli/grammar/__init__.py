@@ -18,6 +18,7 @@ FAMILIES = (
     "node",
     "pods",
     "trying",
+    "timeline",
     "images",
     "seccomp",
     "upkeep",

@@ -21,6 +21,7 @@ from noded.model.image import Credential, FilesystemInfo, Image
 from noded.model.network import NetworkStatus
 from noded.model.pod import PodConfig, Resources
 from noded.model.runtime import ExecResult, ExecStream, RuntimeFeatures
+from noded.model.timeline import Timeline
 from noded.model.views import ContainerView, SandboxView
 
 T = TypeVar("T")
@@ -285,6 +286,12 @@ class Node(Protocol):
     async def forgive(self, id: str) -> None: ...  # noqa: A002
 
 
+class Timelines(Protocol):
+    """Where the time of pods went."""
+
+    async def find(self, wanted: str, last: int) -> Sequence[Timeline]: ...
+
+
 class Core(Protocol):
     """All doors together."""
 
@@ -299,6 +306,9 @@ class Core(Protocol):
 
     @property
     def checkpoints(self) -> Checkpoints: ...
+
+    @property
+    def timelines(self) -> Timelines: ...
 
     @property
     def recordings(self) -> SeccompRecordings: ...

@@ -13,7 +13,9 @@ from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
 from noded.errors import InvalidArgument
 from noded.model.image import Credential, Image
+from noded.model.timeline import Subject
 from noded.proto.runtime import v1
+from noded.tracing.spans import about
 
 SERVICE = "runtime.v1.ImageService"
 
@@ -50,6 +52,8 @@ class ImageService:
     async def pull(self, request: v1.PullImageRequest, deadline: Deadline) -> v1.PullImageResponse:
         sandbox = request.sandbox_config
         metadata = None if sandbox is None else sandbox.metadata
+        if metadata is not None:
+            about(Subject(metadata.namespace, metadata.name, metadata.uid))
         image_id = await self._bridge.call(
             self._images.pull,
             _reference(request.image),

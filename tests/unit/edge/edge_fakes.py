@@ -290,6 +290,7 @@ class FakeCore:
         self.running = FakeRunning(self.sink)
         self.checkpoints = FakeCheckpoints(self.sink)
         self.recordings = None
+        self.timelines = None
         self.images = FakeImages(self.sink, images)
         self.node = FakeNode(self.sink)
         self.stats = FakeStats()

@@ -22,10 +22,13 @@ __all__ = (
     "PulledLayer",
     "RecordSeccompRequest",
     "RecordSeccompResponse",
+    "RecordedPod",
     "RunningPull",
     "SaveImageRequest",
     "SaveImageResponse",
     "SeccompRecording",
+    "TimelineRequest",
+    "TimelineResponse",
     "UsedByImage",
     "VerifiedImage",
     "VerifyImagesRequest",
@@ -271,6 +274,17 @@ default_message_pool.register_message("noded.admin.v1", "PulledLayer", PulledLay
 
 
 @dataclass(eq=False, repr=False)
+class RecordedPod(betterproto2.Message):
+    calls: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    each the JSON of one call with its steps, by start
+    """
+
+
+default_message_pool.register_message("noded.admin.v1", "RecordedPod", RecordedPod)
+
+
+@dataclass(eq=False, repr=False)
 class RecordSeccompRequest(betterproto2.Message):
     pod: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -402,6 +416,39 @@ class SeccompRecording(betterproto2.Message):
 
 default_message_pool.register_message(
     "noded.admin.v1", "SeccompRecording", SeccompRecording
+)
+
+
+@dataclass(eq=False, repr=False)
+class TimelineRequest(betterproto2.Message):
+    pod: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    NAME, NAMESPACE/NAME, uid or the start of an id; "" = all pods
+    """
+
+    last: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    how many sandboxes at most, the newest; 0 = 1
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "TimelineRequest", TimelineRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class TimelineResponse(betterproto2.Message):
+    pods: "list[RecordedPod]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    one per sandbox, oldest first
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "TimelineResponse", TimelineResponse
 )
 
 
