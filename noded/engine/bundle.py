@@ -46,6 +46,7 @@ from noded.model.views import ContainerState
 from noded.plugins import Hooks
 from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
+from noded.spec.cpu_tuning import cpu_tuning, whole_cpus
 from noded.spec.default_mounts import FIPS_POLICIES, fips_mounts
 from noded.spec.features import container_features, with_features
 from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, NodeMount, PodFiles, SpecPolicy
@@ -128,6 +129,10 @@ class BundleSpec:
         if workload is not None:
             given = workload_resources(workload, annotations, config.name)
             config = replace(config, resources=with_workload(config.resources, given))
+        tuning = cpu_tuning(annotations, config.name, allowed)
+        if not tuning.quota and config.resources is not None and whole_cpus(config.resources):
+            # None instead of -1, which crun 1.8.1 cannot write; new cgroups have no limit.
+            config = replace(config, resources=replace(config.resources, cpu_quota_us=0))
         found = container_features(annotations, config.name, allowed, self._config.allowed_devices)
         pod = pod_features(sandbox.record.config, allowed)
         config, policy, not_granted = with_features(

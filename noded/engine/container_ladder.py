@@ -1,4 +1,4 @@
-"""The rungs of a container: record, bundle, rootfs, volumes, checkpoint, spec, seccomp, runtime, ready."""
+"""How each part of a container comes up and goes down, as the rungs of its ladder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import trio
 
 from noded.engine.bundle import BundleSpec
 from noded.engine.container import Container
+from noded.engine.cpu_tuning import CpuTunings
 from noded.engine.disk_quota import disk_quota
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import Rung
@@ -54,6 +55,7 @@ class ContainerLadder:
         nri: Nri,
         notifier: SeccompNotifier,
         restores: Restores,
+        tunings: CpuTunings,
         watch: Callable[[Container], None],
     ) -> None:
         self._layout = layout
@@ -68,6 +70,7 @@ class ContainerLadder:
         self._nri = nri
         self._notifier = notifier
         self._restores = restores
+        self._tunings = tunings
         self._watch = watch
         self.rungs: tuple[Rung[Container], ...] = (
             Rung("record", self._record_up, self._record_down),
@@ -78,6 +81,7 @@ class ContainerLadder:
             Rung("spec", self._spec_up, self._spec_down, 240.0, interruptible=True),
             Rung("seccomp", self._seccomp_up, self._seccomp_down),
             Rung("runtime", self._runtime_up, self._runtime_down, 240.0, 60.0, interruptible=True),
+            Rung("cpus", self._cpus_up, self.release_cpus),
             Rung("ready", self._ready_up, self._ready_down),
         )
 
@@ -227,6 +231,15 @@ class ContainerLadder:
             return
         runtime = await self.sandbox_runtime(container)
         await runtime.delete(container.ref)
+
+    # cpus: what annotations ask of the CPUs, once its cgroup is there
+
+    async def _cpus_up(self, container: Container) -> None:
+        await self._tunings.up(container)
+
+    async def release_cpus(self, container: Container) -> None:
+        """Undo what was done to the node's CPUs for a container that has ended. Idempotent."""
+        await self._tunings.down(container)
 
     # ready
 

@@ -18,6 +18,7 @@ from noded.engine.bundle import BundleSpec
 from noded.engine.checkpoints import Checkpoints
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.containers import Containers
+from noded.engine.cpu_tuning import CpuTunings
 from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.images import Images
@@ -45,6 +46,7 @@ from noded.engine.usage import ToldUsage
 from noded.host import mounts
 from noded.host.cgroup_samples import CgroupSampler
 from noded.host.cgroups import Cgroups
+from noded.host.cpu_tuning import CpuTuner
 from noded.host.orphans import reap_orphans
 from noded.images import crash_mark
 from noded.images.content import ContentStore
@@ -214,6 +216,7 @@ async def open_engine(
                 nri=nri,
                 notifier=notifier,
                 restores=restores,
+                tunings=CpuTunings(handlers, cgroups, CpuTuner()),
                 watch=supervisor.watch,
             )
             supervisor.use(container_ladder)

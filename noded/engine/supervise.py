@@ -45,6 +45,7 @@ class Supervisor:
         if seen is None:
             return
         runtime, ended = seen
+        await self._release_cpus(container)
         await self._record_in_the_end(container, ended)
         if container.task_gone:
             return
@@ -56,6 +57,14 @@ class Supervisor:
                         container.task_gone = True
                     except Exception as error:  # RemoveContainer tries again
                         log.warning("exited task not deleted yet", id=container.id, error=str(error))
+
+    async def _release_cpus(self, container: Container) -> None:
+        """Before the exit is durable: a daemon that dies in between sees the same exit again."""
+        assert self._ladder is not None
+        try:
+            await self._ladder.release_cpus(container)
+        except Exception as error:  # RemoveContainer tries again
+            log.warning("CPUs of an exited container not released yet", id=container.id, error=str(error))
 
     async def _wait(self, container: Container) -> tuple[Sandbox, Exit] | None:
         """Wait for the end; None when somebody else has recorded it and taken the task down.

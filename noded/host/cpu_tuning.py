@@ -1,0 +1,138 @@
+"""Files of the kernel that tune CPUs: written for a container, and given their old value back after it.
+
+What is to be undone is in a journal before anything is written, so whoever finds the journal can undo it,
+also after a crash. All of it is gone after a reboot, and so is the journal, which must be on a tmpfs.
+Spec: admin-guide/pm/cpuidle.rst, cpufreq.rst, core-api/irq/irq-affinity.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from pathlib import Path
+
+import structlog
+
+from noded.errors import FailedPrecondition
+from noded.host import files
+from noded.model.cpus import format_cpus, parse_cpus
+from noded.spec.cpu_tuning import FileWrite, TuningPlan
+
+log = structlog.get_logger(__name__)
+
+_MASK = "proc/irq/default_smp_affinity"
+_GONE = (errno.ENOENT, errno.ENODEV)
+
+
+class CpuTuner:
+    """Applies plans one at a time. All methods block.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._lock = threading.Lock()  # the mask of interrupts belongs to all containers
+
+    def apply(self, plan: TuningPlan, journal: Path) -> None:
+        """Carry out a plan. What it wrote is still there when it raises: call `undo`.
+
+        Raises: FailedPrecondition naming the annotation and the file that the node lacks or refuses.
+        """
+        with self._lock:
+            old = {write.path: self._current(write) for write in plan.writes}
+            quiet = self._served(plan.quiet_cpus)
+            restore = [
+                {"path": write.path, "old": old[write.path], "new": write.value}
+                for write in plan.writes
+                if write.restore
+            ]
+            entry = json.dumps({"restore": restore, "quiet_cpus": format_cpus(quiet)}).encode()
+            files.publish(journal, entry, 0o600, durable=False)
+            for write in plan.writes:
+                self._write(write)
+            if quiet:
+                self._write(FileWrite(_MASK, _mask(self._mask() - quiet), "irq-load-balancing"))
+
+    def undo(self, journal: Path) -> None:
+        """Give files their old values back, unless somebody else has changed them since. Idempotent.
+
+        A file that refuses is logged: it is better told than in the way of the container's removal.
+        """
+        with self._lock:
+            try:
+                entry = json.loads(journal.read_bytes())
+            except FileNotFoundError:
+                return
+            for one in entry["restore"]:
+                self._restore(one["path"], one["old"], one["new"])
+            quiet = parse_cpus(entry["quiet_cpus"], "quiet_cpus")
+            if quiet:
+                try:
+                    (self._root / _MASK).write_text(_mask(self._mask() | quiet))
+                except OSError as error:
+                    log.error("CPUs serve no interrupts still", cpus=format_cpus(quiet), error=str(error))
+            journal.unlink(missing_ok=True)
+
+    def _current(self, write: FileWrite) -> str:
+        try:
+            value = (self._root / write.path).read_text().strip()
+            choices = (self._root / write.choices).read_text().split() if write.choices else [write.value]
+        except OSError as error:
+            raise FailedPrecondition(
+                f"annotation {write.annotation}: this node cannot do that, /{write.path}: {error.strerror}"
+            ) from None
+        if write.value not in choices:
+            raise FailedPrecondition(
+                f"annotation {write.annotation}: this node has no {write.value!r}, only {', '.join(choices)}"
+            )
+        return value
+
+    def _write(self, write: FileWrite) -> None:
+        try:
+            (self._root / write.path).write_text(write.value)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"annotation {write.annotation}: the kernel refuses {write.value!r} for /{write.path}: "
+                f"{error.strerror}"
+            ) from None
+
+    def _restore(self, path: str, old: str, new: str) -> None:
+        file = self._root / path
+        try:
+            if file.read_text().strip() == new:
+                file.write_text(old)
+        except OSError as error:
+            if error.errno not in _GONE:  # a CPU may have been unplugged
+                log.error("a CPU keeps a container's setting", path=f"/{path}", old=old, error=str(error))
+
+    def _served(self, cpus: frozenset[int]) -> frozenset[int]:
+        """Those of the CPUs that serve interrupts now. Raises: FailedPrecondition."""
+        if not cpus:
+            return cpus
+        try:
+            serving = self._mask()
+        except OSError as error:
+            raise FailedPrecondition(
+                f"annotation irq-load-balancing: this node cannot do that, /{_MASK}: {error.strerror}"
+            ) from None
+        if serving <= cpus:
+            raise FailedPrecondition(
+                f"annotation irq-load-balancing: no CPU but {format_cpus(serving)} serves interrupts"
+            )
+        return cpus & serving
+
+    def _mask(self) -> frozenset[int]:
+        bits = int((self._root / _MASK).read_text().strip().replace(",", ""), 16)
+        return frozenset(cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1)
+
+
+def _mask(cpus: frozenset[int]) -> str:
+    """A CPU mask as the kernel reads it: groups of 32 bits."""
+    digits = f"{sum(1 << cpu for cpu in cpus):x}"
+    first = len(digits) % 8
+    groups = [digits[:first]] if first else []
+    groups += [digits[start : start + 8] for start in range(first, len(digits), 8)]
+    return ",".join(groups)
