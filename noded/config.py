@@ -88,6 +88,16 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CompatConfig:
+    """`[compat]`: what clients need that were made for another runtime."""
+
+    # kubelet's cAdvisor takes labels and network statistics of pods from CRI-O only. With this, noded answers
+    # it in CRI-O's place; new pods get CRI-O's cgroup names and an init process. Restart kubelet afterwards
+    cadvisor: bool = False
+    cadvisor_socket: Path = Path("/var/run/crio/crio.sock")  # where cAdvisor looks, and nowhere else
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointConfig:
     """`[checkpoint]`: containers saved and restored with CRIU."""
 
@@ -234,6 +244,7 @@ class Config:
     images: ImagesConfig = ImagesConfig()  # registries and the local store
     streaming: StreamingConfig = StreamingConfig()  # exec, attach and port-forward
     metrics: MetricsConfig = MetricsConfig()  # the daemon's own metrics for Prometheus
+    compat: CompatConfig = CompatConfig()  # what clients need that were made for another runtime
     checkpoint: CheckpointConfig = CheckpointConfig()  # containers saved and restored with CRIU
     tracing: TracingConfig = TracingConfig()  # OpenTelemetry
     nri: NriConfig = NriConfig()  # plugins that adjust pods and containers

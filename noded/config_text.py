@@ -21,7 +21,7 @@ from typing import Any
 
 from noded.config import Config, HandlerConfig
 
-_SECTIONS = ("network", "images", "streaming", "metrics", "checkpoint", "tracing", "nri")
+_SECTIONS = ("network", "images", "streaming", "metrics", "compat", "checkpoint", "tracing", "nri")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 

@@ -110,6 +110,8 @@ class Daemon:
                 await metrics.start()
             except NodedError as error:  # pods matter more than being watched
                 log.error("metrics are not served", error=str(error))
+            if self._config.compat.cadvisor:
+                await self._serve_cadvisor(stack, self._engine)
             methods = all_methods(self._bridge, self._engine, streaming)
             server = Server(methods, observe=self._engine.metrics.rpc, record=self._engine.recorder.begin)
             await server.start(listener)
@@ -129,6 +131,16 @@ class Daemon:
         if socket_made:
             sockets.unlink(self._config.listen)
         return status
+
+    async def _serve_cadvisor(self, stack: AsyncExitStack, engine: Engine) -> None:
+        from noded.edge.cadvisor_http import CadvisorServer
+
+        server = CadvisorServer(self._config, engine.sandboxes, engine.containers)
+        stack.push_async_callback(server.close)
+        try:
+            await server.start()
+        except NodedError as error:  # pods matter more than their statistics
+            log.error("cAdvisor is not served", error=str(error))
 
     # the core
 

@@ -13,16 +13,13 @@ from contextlib import suppress
 
 import structlog
 
+from noded.edge.http_get import REQUEST_BYTES, HttpGet, Reply
 from noded.engine.metrics import CONTENT_TYPE
 from noded.errors import InvalidArgument, Unavailable
 
 log = structlog.get_logger(__name__)
 
 _LAG_PERIOD_SECONDS = 1.0
-_REQUEST_BYTES = 8192
-_REQUEST_SECONDS = 10.0
-_MOST_CLIENTS = 16
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Busy"}
 
 
 class MetricsServer:
@@ -39,7 +36,7 @@ class MetricsServer:
         self._lag = lag
         self._server: asyncio.Server | None = None
         self._clock: asyncio.Task[None] | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._http = HttpGet("metrics", self._reply)
 
     async def start(self) -> None:
         """Listen. Raises: InvalidArgument naming metrics.listen; Unavailable when it is taken."""
@@ -50,10 +47,10 @@ class MetricsServer:
             if path:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
-                self._server = await asyncio.start_unix_server(self._accept, path, limit=_REQUEST_BYTES)
+                self._server = await asyncio.start_unix_server(self._http.accept, path, limit=REQUEST_BYTES)
                 os.chmod(path, 0o600)
             else:
-                self._server = await asyncio.start_server(self._accept, host, port, limit=_REQUEST_BYTES)
+                self._server = await asyncio.start_server(self._http.accept, host, port, limit=REQUEST_BYTES)
         except OSError as error:
             raise Unavailable(
                 f"metrics.listen: cannot listen on {self._listen}: {error.strerror or error}"
@@ -74,16 +71,16 @@ class MetricsServer:
 
     async def close(self) -> None:
         """Stop listening and end connections. Idempotent."""
-        tasks = [*self._clients, *([self._clock] if self._clock is not None else [])]
         if self._server is not None:
             path = self._server.sockets[0].getsockname() if self._server.sockets else ""
             self._server.close()
             if isinstance(path, str) and path:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._http.close()
+        if self._clock is not None:
+            self._clock.cancel()
+            await asyncio.gather(self._clock, return_exceptions=True)
         self._server = self._clock = None
 
     async def _measure_lag(self) -> None:
@@ -92,36 +89,10 @@ class MetricsServer:
             await asyncio.sleep(_LAG_PERIOD_SECONDS)
             self._lag(time.monotonic() - due)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="metrics")
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_REQUEST_SECONDS):
-                busy = len(self._clients) > _MOST_CLIENTS
-                writer.write(_response(503, "too many clients\n") if busy else await self._answer(reader))
-                await writer.drain()
-        except (OSError, TimeoutError):  # a client that is slow or gone
-            writer.transport.abort()
-        finally:
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return _response(400, "not an HTTP request\n")
-        words = head.split(b"\r\n", 1)[0].split(b" ")
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            return _response(400, "not an HTTP request\n")
-        method, target, _ = words
-        if method not in (b"GET", b"HEAD"):
-            return _response(405, "use GET\n")
-        if target.split(b"?", 1)[0] != b"/metrics":
-            return _response(404, "metrics are at /metrics\n")
-        return _response(200, self._text(), CONTENT_TYPE, body=method == b"GET")
+    def _reply(self, path: str) -> Reply:
+        if path != "/metrics":
+            return Reply(404, "metrics are at /metrics\n")
+        return Reply(200, self._text(), CONTENT_TYPE)
 
 
 def parse_listen(listen: str) -> tuple[str, int, str]:
@@ -138,12 +109,3 @@ def parse_listen(listen: str) -> tuple[str, int, str]:
             f"metrics.listen: {listen!r} is neither HOST:PORT, as 127.0.0.1:9090, nor an absolute path"
         )
     return host, int(port), ""
-
-
-def _response(status: int, text: str, kind: str = "text/plain; charset=utf-8", *, body: bool = True) -> bytes:
-    data = text.encode()
-    head = (
-        f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\n"
-        f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + (data if body else b"")

@@ -286,7 +286,9 @@ class Containers:
             image_id=image.id,
             chain_ids=tuple(dict.fromkeys(chain for one in needed for chain in one.chain_ids)),
             volume_images=tuple(volume.id if volume else "" for volume in volumes),
-            cgroup=self._cgroups.oci_path(sandbox.record.config.cgroup_parent, identity),
+            cgroup=self._cgroups.oci_path(
+                sandbox.record.config.cgroup_parent, identity, sandbox.record.cgroup_prefix
+            ),
             log_path=log_path(sandbox.record.config, config),
             seccomp_mode=self._seccomp_mode(sandbox, config) or "",
             stop_signal=self._stop_signal(sandbox, config, image),

@@ -21,6 +21,7 @@ from noded.engine.pod_files import PodDirectory, effective_hostname
 from noded.engine.sandbox import PodSandbox
 from noded.errors import FailedPrecondition
 from noded.host import namespaces, sysctl, userns
+from noded.host.cgroup_names import CRIO_PREFIX
 from noded.host.cgroups import Cgroups
 from noded.model.host import HostFacts
 from noded.model.lifecycle import SandboxIntent
@@ -101,8 +102,11 @@ class SandboxLadder:
         """Cgroup for monitor processes, "" to leave them where they start."""
         if self._config.monitor_cgroup != "pod":
             return self._config.monitor_cgroup
-        parent = sandbox.record.config.cgroup_parent
-        return self._cgroups.place(self._cgroups.oci_path(parent, f"conmon-{sandbox.id}"))
+        return self._cgroups.place(self._oci_path(sandbox, f"conmon-{sandbox.id}"))
+
+    def _oci_path(self, sandbox: PodSandbox, name: str) -> str:
+        record = sandbox.record
+        return self._cgroups.oci_path(record.config.cgroup_parent, name, record.cgroup_prefix)
 
     async def _cgroup_up(self, sandbox: PodSandbox) -> None:
         if self._config.monitor_cgroup == "pod":
@@ -202,7 +206,7 @@ class SandboxLadder:
             id=sandbox.id,
             config=config,
             bundle=self._layout.infra_bundle(sandbox.id),
-            cgroup=self._cgroups.oci_path(config.cgroup_parent, sandbox.id),
+            cgroup=self._oci_path(sandbox, sandbox.id),
         )
 
     def shares_pids(self, sandbox: PodSandbox) -> bool:
@@ -232,12 +236,12 @@ class SandboxLadder:
         self, sandbox: PodSandbox, reference: SandboxRef, features: RuntimeFeatures
     ) -> dict[str, Any] | None:
         config = sandbox.record.config
-        if not self.shares_pids(sandbox) and not features.needs_infra:
+        if not (self.shares_pids(sandbox) or features.needs_infra or _shown_to_cadvisor(sandbox)):
             return None
         init = shutil.which(self._config.init)
         if init is None:
             raise FailedPrecondition(
-                f"pods that share their PID namespace need the program {self._config.init!r}: "
+                f"pods that share their PID namespace or that cAdvisor sees need {self._config.init!r}: "
                 "install the package catatonit, or set `init` in the configuration"
             )
         rootfs = reference.bundle / "rootfs"
@@ -308,3 +312,8 @@ def _make_mount_points(rootfs: Path, spec: dict[str, Any]) -> None:
             point.touch()
         else:
             point.mkdir(exist_ok=True)
+
+
+def _shown_to_cadvisor(sandbox: PodSandbox) -> bool:
+    """Whether cAdvisor asks for the pod's network: it wants a cgroup of the sandbox and a lasting pid."""
+    return sandbox.record.cgroup_prefix == CRIO_PREFIX and not sandbox.record.config.host_network

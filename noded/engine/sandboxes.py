@@ -24,6 +24,7 @@ from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from noded.host.cgroup_names import CRIO_PREFIX, PREFIX
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, kill_identity, open_pidfd, wait_pidfd
 from noded.model.host import HostFacts
@@ -155,6 +156,7 @@ class Sandboxes:
             intent=SandboxIntent.CREATING,
             overhead=config.overhead,
             resources=config.resources,
+            cgroup_prefix=CRIO_PREFIX if self._config.compat.cadvisor else PREFIX,
         )
         for warning in warnings:
             log.warning("annotation without effect", id=record.id, pod=str(config.key), detail=warning)

@@ -14,6 +14,7 @@ from noded.errors import InvalidArgument
 from noded.model.host import CgroupDriver
 
 PREFIX = "noded"
+CRIO_PREFIX = "crio"  # what cAdvisor knows
 DEFAULT_PARENT = {CgroupDriver.CGROUPFS: "/noded", CgroupDriver.SYSTEMD: "system.slice"}
 
 _FIELD = "linux.cgroup_parent"
@@ -21,17 +22,20 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 _UNIT_LIMIT = 255  # UNIT_NAME_MAX of systemd is 256 with the NUL
 
 
-def oci_path(driver: CgroupDriver, parent: str, name: str) -> str:
+def oci_path(driver: CgroupDriver, parent: str, name: str, prefix: str = PREFIX) -> str:
     """Return `linux.cgroupsPath` for the container or pod `name` under the client's cgroup parent.
 
     Args:
         parent: as kubelet sends it; empty = noded's default for the driver.
+        prefix: PREFIX or CRIO_PREFIX.
 
     Raises: InvalidArgument naming linux.cgroup_parent.
     """
     if driver is CgroupDriver.SYSTEMD:
-        return f"{parent_slice(parent)}:{PREFIX}:{name}"
-    return posixpath.join(parent_path(parent), f"{PREFIX}-{name}")
+        return f"{parent_slice(parent)}:{prefix}:{name}"
+    # kubelet finds the ID in CRI-O's names only between the last "-" and ".scope", whatever the driver.
+    suffix = ".scope" if prefix == CRIO_PREFIX else ""
+    return posixpath.join(parent_path(parent), f"{prefix}-{name}{suffix}")
 
 
 def parent_path(parent: str) -> str:

@@ -54,12 +54,12 @@ class Cgroups:
         """Return where a spec's `linux.cgroupsPath` is, for either driver's form."""
         return cgroup_names.place(oci_cgroups_path)
 
-    def oci_path(self, parent: str, name: str) -> str:
+    def oci_path(self, parent: str, name: str, prefix: str = cgroup_names.PREFIX) -> str:
         """Return `linux.cgroupsPath` for `name` under the client's cgroup parent.
 
         Raises: InvalidArgument naming linux.cgroup_parent.
         """
-        return cgroup_names.oci_path(self.driver, parent, name)
+        return cgroup_names.oci_path(self.driver, parent, name, prefix)
 
     def directory(self, place: str, controller: str) -> Path | None:
         """Return the cgroup's directory in the hierarchy of one controller, None without such."""

@@ -33,7 +33,8 @@ class Owed:
 class SandboxRecord:
     """One pod sandbox. `attachments` is the CNI intent, stored before ADD runs.
 
-    `complete` says that it was once READY, so that a client may know it.
+    `complete` says that it was once READY, so that a client may know it. `cgroup_prefix` begins the names
+    of the pod's cgroups.
     """
 
     id: str
@@ -50,6 +51,7 @@ class SandboxRecord:
     owed: Owed | None = None
     overhead: Resources | None = None
     resources: Resources | None = None
+    cgroup_prefix: str = "noded"
 
     @property
     def ips(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ class SandboxRecord:
                 "owed": asdict(self.owed) if self.owed else None,
                 "overhead": _resources_to_json(self.overhead),
                 "resources": _resources_to_json(self.resources),
+                "cgroup_prefix": self.cgroup_prefix,
             },
             separators=(",", ":"),
         )
@@ -140,6 +143,7 @@ def sandbox_facts(text: str) -> dict[str, Any]:
         "owed": Owed(**_only(owed, "since_ns", "tries", "stage", "last_error")) if owed else None,
         "overhead": _resources_from_json(data.get("overhead")),
         "resources": _resources_from_json(data.get("resources")),
+        "cgroup_prefix": data.get("cgroup_prefix", "noded"),
     }
 
 
