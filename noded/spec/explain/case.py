@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from noded.config import WorkloadConfig
 from noded.spec.container import container_spec
 from noded.spec.features import container_features, with_features
 from noded.spec.infra import infra_spec
 from noded.spec.inputs import ContainerInputs, InfraInputs
 from noded.spec.user import resolve_user
+from noded.spec.workloads import with_workload, workload_of, workload_resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Case:
             annotations ask for.
         passwd, group: the image's databases, from which the user is found anew; None = `inputs.user` holds.
         allowed_devices: host paths that an annotation may name.
+        workloads: the kinds of pods that the configuration defines.
         handler: name of the runtime handler, for the names of its configuration keys.
     """
 
@@ -31,6 +34,7 @@ class Case:
     group: str | None = None
     allowed_devices: tuple[str, ...] = ()
     handler: str = "HANDLER"
+    workloads: Mapping[str, WorkloadConfig] = field(default_factory=dict)
 
 
 def build(case: Case) -> dict[str, Any]:
@@ -42,8 +46,13 @@ def build(case: Case) -> dict[str, Any]:
     if case.passwd is not None and case.group is not None:
         user = resolve_user(case.passwd, case.group, inputs.image.user, security)
         inputs = replace(inputs, user=user)
+    annotations = inputs.pod.annotations
+    workload = workload_of(case.workloads, annotations) if case.workloads else None
+    if workload is not None:
+        given = workload_resources(workload, annotations, container.name)
+        container = replace(container, resources=with_workload(container.resources, given))
     found = container_features(
-        inputs.pod.annotations, container.name, inputs.policy.allowed_annotations, case.allowed_devices
+        annotations, container.name, inputs.policy.allowed_annotations, case.allowed_devices
     )
     container, policy, _ = with_features(container, inputs.policy, found, inputs.host)
     return container_spec(replace(inputs, container=container, policy=policy)).value

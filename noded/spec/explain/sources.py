@@ -151,6 +151,7 @@ _NODED = {
     "log_directory": "sandbox_config.log_directory",
     "init": "init of pods that share their PID namespace",
     "hostname": "the node's host name",
+    "stop_signal": "stop signal, of config.stop_signal, an annotation or the image's StopSignal",
     "seccomp_listener": "socket of the container's system-call listener",
 }
 
@@ -162,6 +163,8 @@ def source(case: Case, atom: Atom) -> Source | None:
         return Source(Kind.IMAGE, f"/etc/{path[0]}", "a file of the image")
     if path[0] == "allowed_devices":
         return Source(Kind.CONFIG, "allowed_devices")
+    if path[0] == "workloads":
+        return Source(Kind.CONFIG, ".".join(map(str, path)))
     if path[0] == "handler":
         return Source(Kind.NODED, "runtime handler")
     head, rest = path[1], path[2:]

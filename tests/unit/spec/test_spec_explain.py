@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,7 @@ from noded.spec.explain.sources import Kind, source
 from noded.spec.inputs import (
     ContainerInputs,
     ImageVolume,
+    NodeMount,
     PodFiles,
     ResolvedDevice,
     ResolvedMount,
@@ -100,10 +102,13 @@ def everything() -> Case:
             files=PodFiles("/a", "/b", "/c", "/d", "/e"),
             mounts=(ResolvedMount(Mount("/data", "/srv"), "/srv"),),
             volumes=(ImageVolume("/v", "/w"),),
+            node_mounts=(NodeMount("/n", "/o", "annotation link-logs.noded.io"),),
+            stop_signal="SIGTERM",
             devices=(device,),
             host_devices=(device,),
             seccomp_profile=DOCKER_PROFILE,
             seccomp_mode=NotifyMode.LOG,
+            seccomp_listener="/run/listener",
             process_label="p",
             mount_label="m",
         ),
@@ -116,6 +121,8 @@ def everything() -> Case:
 def test_every_input_of_specs_has_a_name():
     """One that fails is new in noded.spec.inputs or noded.model: add it to noded/spec/explain/sources.py."""
     case = everything()
+    empty = [one.name for one in dataclasses.fields(case.inputs) if not getattr(case.inputs, one.name)]
+    assert empty == [], "give them a value in everything()"
     nameless = [".".join(map(str, atom.path)) for atom in atoms(case) if source(case, atom) is None]
     assert nameless == []
 
