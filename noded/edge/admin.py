@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from noded.edge.cri.core import Bridge, Images, Node, SeccompRecordings, Timelines
+from noded.edge.cri.core import Bridge, Explain, Images, Node, SeccompRecordings, Timelines
 from noded.edge.cri.fields import required
 from noded.edge.deadline import Deadline
 from noded.edge.image_admin import ImageAdmin
@@ -28,8 +28,10 @@ class AdminService:
         node: Node,
         recordings: SeccompRecordings,
         timelines: Timelines,
+        explain: Explain,
         bridge: Bridge,
     ) -> None:
+        self._explain = explain
         self._images = images
         self._recordings = recordings
         self._timelines = timelines
@@ -52,6 +54,7 @@ class AdminService:
                 self.record_seccomp,
             ),
             unary(SERVICE, "Timeline", v1.TimelineRequest, v1.TimelineResponse, self.timeline),
+            unary(SERVICE, "Explain", v1.ExplainRequest, v1.ExplainResponse, self.explain),
             unary(SERVICE, "Info", v1.InfoRequest, v1.InfoResponse, self.info),
         ]
 
@@ -133,6 +136,14 @@ class AdminService:
                 for one in found
             ]
         )
+
+    async def explain(self, request: v1.ExplainRequest, deadline: Deadline) -> v1.ExplainResponse:
+        found = await self._bridge.call(
+            self._explain.of,
+            required(request.container_id, "container_id"),
+            deadline_seconds=deadline.budget_seconds(),
+        )
+        return v1.ExplainResponse(json=json.dumps(found, ensure_ascii=False))
 
     async def info(self, request: v1.InfoRequest, deadline: Deadline) -> v1.InfoResponse:
         return v1.InfoResponse(json=json.dumps(self._node.info(), default=str))

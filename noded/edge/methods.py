@@ -11,5 +11,5 @@ from noded.edge.method import Method
 
 def all_methods(bridge: Bridge, core: Core, urls: StreamUrls | None = None) -> list[Method]:
     """CRI v1 and noded's own administration. Without `urls` there are no streams."""
-    admin = AdminService(core.images, core.node, core.recordings, core.timelines, bridge)
+    admin = AdminService(core.images, core.node, core.recordings, core.timelines, core.explain, bridge)
     return [*cri_methods(core, bridge, urls), *admin.methods()]

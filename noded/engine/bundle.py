@@ -5,7 +5,6 @@ All decisions are in the pure functions of `noded.spec`; this module only collec
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -25,6 +24,7 @@ from noded.engine.devices import host_devices, resolve_devices
 from noded.engine.handlers import Handlers
 from noded.engine.hook_directories import HookDirectories
 from noded.engine.looks import Looks
+from noded.engine.past import Past, volume_directory
 from noded.engine.pod_files import effective_hostname
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
@@ -38,6 +38,7 @@ from noded.host.beneath import resolve_beneath
 from noded.images.content import ContentStore
 from noded.images.volumes import ImageVolumes
 from noded.model.container import ContainerUser
+from noded.model.extension import Edit
 from noded.model.host import HostFacts
 from noded.model.image import Image
 from noded.model.paths import Layout
@@ -49,9 +50,18 @@ from noded.spec.container import container_spec
 from noded.spec.cpu_tuning import cpu_tuning, whole_cpus
 from noded.spec.default_mounts import FIPS_POLICIES, fips_mounts
 from noded.spec.features import container_features, with_features
-from noded.spec.inputs import ContainerInputs, ImageVolume, NamespacePaths, NodeMount, PodFiles, SpecPolicy
+from noded.spec.inputs import (
+    ContainerInputs,
+    ImageVolume,
+    NamespacePaths,
+    NodeMount,
+    PodFiles,
+    ResolvedMount,
+    SpecPolicy,
+)
 from noded.spec.namespaces import pid_mode
 from noded.spec.pod_features import log_mounts, pod_features
+from noded.spec.policy import spec_policy
 from noded.spec.process import parse_rlimits
 from noded.spec.seccomp.annotations import NotifyMode
 from noded.spec.user import resolve_user
@@ -95,7 +105,7 @@ class BundleSpec:
         self._rlimits = parse_rlimits(config.default_ulimits, "default_ulimits")
         self._must_exist = frozenset(map(os.path.normpath, config.absent_mount_sources_to_reject))
         self.cdi = CdiDevices(config.cdi_spec_dirs)
-        self._hook_directories = HookDirectories(config.hooks_dirs)
+        self.hook_directories = HookDirectories(config.hooks_dirs)
 
     async def build(self, container: Container, image: Image) -> tuple[dict[str, Any], ContainerUser]:
         """Return the spec and the identity its process runs with.
@@ -105,22 +115,35 @@ class BundleSpec:
         Raises: InvalidArgument, FailedPrecondition, DeadlineExceeded, ImageVolumeMountFailed.
         Cancellation: safe, nothing but missing mount sources is made.
         """
+        inputs, not_granted = await self.inputs(container, image)
+        spec, warnings = container_spec(inputs)
+        for warning in (*not_granted, *warnings):
+            log.warning("spec adjusted", id=container.id, detail=warning)
+        pod, config, user = inputs.pod, inputs.container, inputs.user
+        with_devices = await self.cdi.apply(spec, requested_devices(config), inputs.features)
+        with_hooks = await self.hook_directories.apply(with_devices, pod, config)
+        spec = await self._edited(dict(with_hooks), container, image)
+        return spec, ContainerUser(user.uid, user.gid, user.additional_gids)
+
+    async def inputs(
+        self, container: Container, image: Image, past: Past | None = None
+    ) -> tuple[ContainerInputs, tuple[str, ...]]:
+        """Collect what the spec is made of, and what of the annotations could not be granted.
+
+        Args:
+            past: of a container that was made already: then nothing is looked up that could change the node.
+
+        Raises: as `build`. Cancellation: safe.
+        """
         sandbox, config = container.sandbox, container.record.config
         features = await self._handlers.features_of(sandbox.record.handler)
         rootfs = self._layout.rootfs(container.id)
-
-        def stage(text: str) -> None:
-            container.stage = text
-
-        images = {
-            index: await self._image_volumes.source(container.id, index, mount.image_sub_path)
-            for index, mount in enumerate(config.mounts)
-            if mount.image
-        }
-        mounts = await resolve_mounts(config.mounts, images, self._looks, stage, self._must_exist)
-        stage("spec")
-        databases = await trio.to_thread.run_sync(_read_databases, rootfs)
-        user = resolve_user(databases[0], databases[1], image.config.user, config.security)
+        mounts = past.mounts(config.mounts) if past is not None else await self._mounts(container)
+        if past is not None:
+            user = past.user
+        else:
+            databases = await trio.to_thread.run_sync(read_databases, rootfs)
+            user = resolve_user(databases[0], databases[1], image.config.user, config.security)
         privileged = config.security.privileged
         annotations = sandbox.record.config.annotations
         allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
@@ -138,8 +161,12 @@ class BundleSpec:
         config, policy, not_granted = with_features(
             config, policy, found, self._facts, self._config.shared_cpuset
         )
-        await self._apparmor.check_named(config.security)
-        policy = replace(policy, apparmor_profile=await self._apparmor.default_for(config.security))
+        if past is None:
+            await self._apparmor.check_named(config.security)
+        apparmor = past.apparmor if past is not None else await self._apparmor.default_for(config.security)
+        policy = replace(policy, apparmor_profile=apparmor)
+        profile = past.profile if past is not None else await self._profiles.of(container, image, allowed)
+        volumes = past.volumes(image) if past is not None else await self._volumes(container, image, rootfs)
         inputs = ContainerInputs(
             pod=sandbox.record.config,
             container=config,
@@ -152,10 +179,10 @@ class BundleSpec:
             rootfs=str(rootfs),
             cgroups_path=container.record.cgroup,
             policy=policy,
-            namespaces=await self._namespaces(container),
+            namespaces=await self._namespaces(container, past),
             files=self._files(sandbox),
             mounts=mounts,
-            volumes=await self._volumes(container, image, rootfs),
+            volumes=volumes,
             node_mounts=(
                 *await self._default_mounts(container, disable_fips=found.fips_disabled),
                 *log_mounts(sandbox.record.config, config, pod.log_volume),
@@ -167,45 +194,56 @@ class BundleSpec:
             stop_signal=container.record.stop_signal,
             seccomp_mode=NotifyMode(container.record.seccomp_mode) if container.record.seccomp_mode else None,
             seccomp_listener=str(self._layout.seccomp_listener(container.id)),
-            seccomp_profile=await self._profiles.of(container, image, allowed),
+            seccomp_profile=profile,
         )
-        spec, warnings = container_spec(inputs)
-        for warning in (*not_granted, *warnings):
-            log.warning("spec adjusted", id=container.id, detail=warning)
-        with_devices = await self.cdi.apply(spec, requested_devices(config), features)
-        with_hooks = await self._hook_directories.apply(with_devices, sandbox.record.config, config)
-        spec = await self._edited(dict(with_hooks), container, image)
-        return spec, ContainerUser(user.uid, user.gid, user.additional_gids)
+        return inputs, not_granted
+
+    async def _mounts(self, container: Container) -> tuple[ResolvedMount, ...]:
+        config = container.record.config
+
+        def stage(text: str) -> None:
+            container.stage = text
+
+        images = {
+            index: await self._image_volumes.source(container.id, index, mount.image_sub_path)
+            for index, mount in enumerate(config.mounts)
+            if mount.image
+        }
+        mounts = await resolve_mounts(config.mounts, images, self._looks, stage, self._must_exist)
+        stage("spec")
+        return mounts
 
     async def _edited(self, spec: dict[str, Any], container: Container, image: Image) -> dict[str, Any]:
         """The spec with what plugins change in it."""
         if not self._hooks.edits_specs:
             return spec
         container.stage = "spec edits of plugins"
-        config = container.record.config
+        pod, config = container.sandbox.record.config, container.record.config
+        return await self._hooks.edit_spec(spec, pod, config, await self._configuration(image))
+
+    async def wanted_edits(
+        self, spec: Mapping[str, Any], container: Container, image: Image
+    ) -> list[tuple[str, Edit]]:
+        """Pairs of (distribution, edit) that plugins want of this spec. Raises: as `Hooks.wanted_edits`."""
+        if not self._hooks.edits_specs:
+            return []
+        pod, config = container.sandbox.record.config, container.record.config
+        return await self._hooks.wanted_edits(spec, pod, config, await self._configuration(image))
+
+    async def _configuration(self, image: Image) -> dict[str, Any]:
         blob = await trio.to_thread.run_sync(
             self._content.read, image.config_digest, _IMAGE_CONFIG_LIMIT_BYTES
         )
-        return await self._hooks.edit_spec(spec, container.sandbox.record.config, config, json.loads(blob))
+        document: dict[str, Any] = json.loads(blob)
+        return document
 
     async def policy(self, handler: str) -> SpecPolicy:
         """The administrator's decisions for containers of this handler. Raises FailedPrecondition."""
         settings = self._handlers.settings(handler)
         seccomp = settings.seccomp_profile
-        return SpecPolicy(
-            default_capabilities=self._config.default_capabilities,
-            rlimits=self._rlimits,
-            pids_limit=self._config.pids_limit or None,
-            environment=tuple(self._config.default_env.items()),
-            device_ownership_from_security_context=self._config.device_ownership_from_security_context,
-            privileged_without_host_devices=settings.privileged_without_host_devices,
-            cgroup_writable=settings.cgroup_writable,
-            annotations=settings.default_annotations,
-            apparmor_profile=settings.apparmor_profile,
-            base=await read_base_spec(handler, settings.base_spec) if settings.base_spec else None,
-            exec_cpu_affinity=settings.exec_cpu_affinity,
-            default_seccomp=await self._profiles.of_handler(handler, seccomp) if seccomp else None,
-        )
+        profile = await self._profiles.of_handler(handler, seccomp) if seccomp else None
+        base = await read_base_spec(handler, settings.base_spec) if settings.base_spec else None
+        return spec_policy(self._config, settings, self._rlimits, default_seccomp=profile, base=base)
 
     async def inject(
         self, container: Container, spec: Mapping[str, Any], devices: Sequence[str]
@@ -214,12 +252,13 @@ class BundleSpec:
         _, features = await self._handlers.open(container.sandbox.record.handler)
         return await self.cdi.apply(spec, devices, features)
 
-    async def _namespaces(self, container: Container) -> NamespacePaths:
+    async def _namespaces(self, container: Container, past: Past | None) -> NamespacePaths:
         sandbox = container.sandbox
         pins = {
             kind: str(path) for kind, path in self._sandboxes.pins(sandbox.id, sandbox.record.config).items()
         }
-        return NamespacePaths(**pins, pid=await self._pid_namespace(container))
+        pid = past.pid_namespace if past is not None else await self._pid_namespace(container)
+        return NamespacePaths(**pins, pid=pid)
 
     async def _pid_namespace(self, container: Container) -> str | None:
         options = container.record.config.security.namespaces
@@ -282,14 +321,14 @@ class BundleSpec:
         for path in image.config.volumes:
             if path.rstrip("/") in wanted or await trio.to_thread.run_sync(_exists_beneath, rootfs, path):
                 continue
-            name = hashlib.sha256(path.encode()).hexdigest()[:16]
-            source = self._layout.container_data(container.id) / "volumes" / name
+            source = volume_directory(self._layout.container_data(container.id), path)
             await trio.Path(source).mkdir(parents=True, exist_ok=True)
             volumes.append(ImageVolume(path, str(source)))
         return tuple(volumes)
 
 
-def _read_databases(rootfs: Path) -> tuple[str, str]:
+def read_databases(rootfs: Path) -> tuple[str, str]:
+    """The contents of /etc/passwd and /etc/group in a root file system, "" for one that is not there."""
     texts = []
     for name in ("/etc/passwd", "/etc/group"):
         data = files.read_beneath(rootfs, name, _DATABASE_LIMIT_BYTES)

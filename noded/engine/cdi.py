@@ -59,6 +59,10 @@ class CdiDevices:
         _check(edits, features)
         return apply_edits(spec, edits, nodes)
 
+    def file_of(self, device: str) -> str:
+        """The CDI file that describes a device, as last read; "" when none does."""
+        return self._catalogue.file_of(device)
+
     def _resolve(self, devices: Iterable[str]) -> tuple[ContainerEdits, dict[str, ResolvedDevice]]:
         files = self._files.read()
         if files is not self._seen:

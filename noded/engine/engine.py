@@ -20,6 +20,7 @@ from noded.engine.container_ladder import ContainerLadder
 from noded.engine.containers import Containers
 from noded.engine.cpu_tuning import CpuTunings
 from noded.engine.events import Events
+from noded.engine.explain import Explain
 from noded.engine.handlers import Handlers
 from noded.engine.images import Images
 from noded.engine.metrics_node import NodeMetrics
@@ -97,6 +98,7 @@ class Engine:
     running: RunningContainers
     checkpoints: Checkpoints
     recordings: SeccompRecordings
+    explain: Explain
     images: Images
     node: Node
     stats: Stats
@@ -184,6 +186,7 @@ async def open_engine(
             )
             notifier = SeccompNotifier(layout, cgroups, sandbox_ladder, services)
             supervisor = Supervisor(services, nri, notifier)
+            profiles = SeccompProfiles(artifacts)
             spec = BundleSpec(
                 config=config,
                 layout=layout,
@@ -194,7 +197,7 @@ async def open_engine(
                 volumes=volumes,
                 content=content,
                 hooks=hooks,
-                profiles=SeccompProfiles(artifacts),
+                profiles=profiles,
             )
             restores = Restores(
                 enabled=config.checkpoint.restore,
@@ -339,6 +342,15 @@ async def open_engine(
                 running,
                 checkpoints,
                 SeccompRecordings(registry, handlers, notifier),
+                Explain(
+                    config=config,
+                    layout=layout,
+                    registry=registry,
+                    images=library,
+                    spec=spec,
+                    profiles=profiles,
+                    nri=nri,
+                ),
                 Images(library, puller, repairer, stores, admission),
                 node,
                 stats,

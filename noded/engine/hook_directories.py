@@ -12,7 +12,7 @@ import trio
 from noded.host.parsed_files import ParsedFile, ParsedFiles
 from noded.model.container import ContainerConfig
 from noded.model.pod import PodConfig
-from noded.spec.hooks import ConfiguredHook, parse_hook, with_hooks
+from noded.spec.hooks import ConfiguredHook, hook_order, parse_hook, with_hooks
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,27 @@ class HookDirectories:
         self._files = ParsedFiles(directories, "hooks_dirs", (".json",), parse_hook)
         self._one_reader = trio.Lock()
         self._seen: tuple[ParsedFile[ConfiguredHook], ...] = ()
+
+    async def steps(
+        self, spec: Mapping[str, Any], pod: PodConfig, container: ContainerConfig
+    ) -> list[tuple[str, Mapping[str, Any]]]:
+        """What each file adds: (path, the spec with this file's hooks and those before it), in order.
+
+        Raises: as `apply`. Cancellation: safe.
+        """
+        found: list[tuple[str, Mapping[str, Any]]] = []
+        async with self._one_reader:
+            files = await trio.to_thread.run_sync(self._files.read)
+        names = sorted({file.path.rpartition("/")[2] for file in files}, key=hook_order)
+        before = spec
+        for count in range(1, len(names) + 1):
+            chosen = [file for file in files if file.path.rpartition("/")[2] in names[:count]]
+            after = _with(spec, chosen, pod, container)
+            if after != before:
+                last = [file for file in chosen if file.path.rpartition("/")[2] == names[count - 1]]
+                found.append((max(last, key=lambda file: file.priority).path, after))
+            before = after
+        return found
 
     async def apply(
         self, spec: Mapping[str, Any], pod: PodConfig, container: ContainerConfig
@@ -48,9 +69,18 @@ class HookDirectories:
                     log.error("OCI hook file unusable, not run", path=file.path, detail=file.problem)
         if not files:
             return spec
-        return with_hooks(
-            spec,
-            [(file.path, file.priority, file.value) for file in files],
-            {**container.annotations, **pod.annotations},
-            has_mounts=bool(container.mounts),
-        )
+        return _with(spec, files, pod, container)
+
+
+def _with(
+    spec: Mapping[str, Any],
+    files: Sequence[ParsedFile[ConfiguredHook]],
+    pod: PodConfig,
+    container: ContainerConfig,
+) -> Mapping[str, Any]:
+    return with_hooks(
+        spec,
+        [(file.path, file.priority, file.value) for file in files],
+        {**container.annotations, **pod.annotations},
+        has_mounts=bool(container.mounts),
+    )

@@ -257,6 +257,9 @@ class Nri:
                 f"an NRI plugin wants cgroups_path {linux.cgroups_path!r}: "
                 "noded keeps a container in the cgroup of its pod"
             )
+        from noded.engine.nri_trace import keep
+
+        await keep(container.ref.bundle, creation.adjustments)
         devices = [device.name for device in creation.adjust.CDI_devices]
         if devices:
             spec = dict(await inject(spec, devices))
@@ -265,6 +268,32 @@ class Nri:
             return spec, None
         score = linux.oom_score_adj.value if linux.oom_score_adj is not None else 0
         return spec, to_cri(linux.resources, oom_score_adj=score) if linux.resources else None
+
+    async def replayed(
+        self, container: Container, spec: dict[str, Any], inject: Inject
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """What the plugins have made of a container's spec: (plugin, the spec after it), in their order.
+
+        Nobody is asked: the answers are those that were given when the container was made.
+        """
+        from noded.engine.nri_trace import kept
+
+        adjustments = await kept(container.ref.bundle)
+        if not adjustments:
+            return []
+        from noded.nri.adjust import adjusted
+        from noded.nri.merge import Creation
+        from noded.proto.nri.pkg.api.v1alpha1 import CreateContainerResponse
+
+        found = []
+        for count in range(1, len(adjustments) + 1):
+            creation = Creation(self._shown(container, spec))
+            for plugin, adjust in adjustments[:count]:
+                creation.add(plugin, CreateContainerResponse(adjust=adjust))
+            after = dict(await inject(spec, [device.name for device in creation.adjust.CDI_devices]))
+            after = adjusted(after, creation.adjust, swap_accounting=self._facts.swap_accounting)
+            found.append((adjustments[count - 1][0], after))
+        return found
 
     async def created(self, container: Container) -> None:
         """It is visible."""

@@ -62,6 +62,21 @@ class SeccompProfiles:
         await container.commit(seccomp_artifact=found.pin, seccomp_blob=found.blob_digest)
         return profile
 
+    async def past(self, container: Container) -> Mapping[str, Any] | None:
+        """The profile that a container which was made got from a file or a registry; nothing is pulled.
+
+        Raises: InvalidArgument, NotFound, DataLoss when it cannot be read any more. Cancellation: safe.
+        """
+        choice, blob = container.record.config.security.seccomp, container.record.seccomp_blob
+        if choice is not None and choice.type is ProfileType.LOCALHOST:
+            path = Path(choice.localhost_ref)
+            data = await trio.to_thread.run_sync(_read, path)
+            return self._checked(data, digests.of(data), str(path), parse_profile)
+        if not blob:
+            return None
+        data = await trio.to_thread.run_sync(self._artifacts.read, blob)
+        return self._checked(data, blob, container.record.seccomp_artifact, parse_artifact_profile)
+
     async def of_handler(self, handler: str, path: str) -> Mapping[str, Any]:
         """The profile that an operator has set for a handler, read again each time: it may be replaced.
 

@@ -74,6 +74,10 @@ class SeccompArtifacts:
         self._known: dict[tuple[str, str], SeccompArtifact] = {}
         self._in_use: Callable[[], Collection[str]] = tuple
 
+    def read(self, blob_digest: str) -> bytes:
+        """A profile that is kept. Raises: NotFound, DataLoss. Blocks."""
+        return self._content.read(blob_digest, MAX_PROFILE_BYTES)
+
     def set_in_use(self, in_use: Callable[[], Collection[str]]) -> None:
         """Tell the digests of the profiles that containers of this node were made with."""
         self._in_use = in_use

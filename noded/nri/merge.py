@@ -160,11 +160,13 @@ class Creation:
         )
         self.updates = Updates(self.owners, forbidden=container.id)
         self.changed = False
+        self.adjustments: list[tuple[str, api.ContainerAdjustment]] = []  # by plugin, as it gave them
 
     def add(self, plugin: str, reply: api.CreateContainerResponse) -> None:
         """Take a plugin's answer. Raises: FailedPrecondition when it contradicts an earlier one."""
         if reply.adjust is not None:
             self.changed = True
+            self.adjustments.append((plugin, reply.adjust))
             self._adjust(plugin, reply.adjust)
         self.updates.add(plugin, reply.update)
         self.updates.evictions += reply.evict

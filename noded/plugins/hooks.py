@@ -68,8 +68,17 @@ class Hooks:
     ) -> dict[str, Any]:
         """Return the spec with the edits of all plugins.
 
-        Raises: FailedPrecondition naming the distribution whose hook failed, was late or is muted,
-            or the two that contradict each other.
+        Raises: as `wanted_edits`, and for two plugins that contradict each other.
+        """
+        edits = await self.wanted_edits(spec, pod, container, image)
+        return apply_edits(spec, edits) if edits else dict(spec)
+
+    async def wanted_edits(
+        self, spec: Mapping[str, Any], pod: PodConfig, container: ContainerConfig, image: Mapping[str, Any]
+    ) -> list[tuple[str, Edit]]:
+        """Return what all plugins want to change in a spec, as pairs of (distribution, edit).
+
+        Raises: FailedPrecondition naming the distribution whose hook failed, was late or is muted.
         """
         edits: list[tuple[str, Edit]] = []
         for implementation in self._implementations("noded_spec_edits"):
@@ -90,7 +99,7 @@ class Hooks:
                     "repair it or add it to disabled_plugins"
                 ) from failure
             edits += [(who, edit) for edit in found]
-        return apply_edits(spec, edits) if edits else dict(spec)
+        return edits
 
     @property
     def edits_specs(self) -> bool:

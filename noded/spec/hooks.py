@@ -107,7 +107,7 @@ def with_hooks(
     command = next(iter(spec.get("process", {}).get("args", ())), "")
     wanted = [
         hook
-        for name in sorted(chosen, key=lambda name: (name.casefold(), name))
+        for name in sorted(chosen, key=hook_order)
         if (configured := chosen[name][1]) is not None
         and configured.when.matches(command, annotations, has_mounts=has_mounts)
         for hook in configured.hooks
@@ -115,6 +115,11 @@ def with_hooks(
     if not wanted:
         return spec
     return {**spec, "hooks": merged_hooks(spec.get("hooks", {}), wanted)}
+
+
+def hook_order(name: str) -> tuple[str, str]:
+    """The key to sort file names by: their hooks run in that order."""
+    return name.casefold(), name
 
 
 def _hook(fields: Mapping[str, Any], stage: str) -> Hook:

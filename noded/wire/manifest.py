@@ -119,7 +119,6 @@ def parse_config(data: bytes, annotations: Mapping[str, str] | None = None) -> C
     Raises: InvalidArgument naming the wrong field.
     """
     fields = as_object(_json(data, "image config", MAX_CONFIG_BYTES), "image config")
-    run = as_object(fields.get("config") or {}, "config")
     rootfs = as_object(fields.get("rootfs"), "rootfs")
     if rootfs.get("type") != "layers":
         raise InvalidArgument(f"rootfs.type is {rootfs.get('type')!r}, not 'layers'")
@@ -129,7 +128,20 @@ def parse_config(data: bytes, annotations: Mapping[str, str] | None = None) -> C
             digests.parse(diff_id)
         except InvalidArgument as error:
             raise InvalidArgument(f"rootfs.diff_ids[{index}]: {error}") from None
-    config = ImageConfig(
+    return ConfigDocument(image_config(fields, annotations), diff_ids)
+
+
+def image_config(fields: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> ImageConfig:
+    """The part of an image configuration that matters to containers.
+
+    Args:
+        fields: the whole document.
+        annotations: as of `parse_config`.
+
+    Raises: InvalidArgument naming the wrong field.
+    """
+    run = as_object(fields.get("config") or {}, "config")
+    return ImageConfig(
         env=as_text_list(run.get("Env"), "config.Env"),
         entrypoint=_command(run.get("Entrypoint"), "config.Entrypoint"),
         cmd=_command(run.get("Cmd"), "config.Cmd"),
@@ -147,7 +159,6 @@ def parse_config(data: bytes, annotations: Mapping[str, str] | None = None) -> C
         os=as_text(fields.get("os") or "linux", "os"),
         architecture=as_text(fields.get("architecture") or "", "architecture"),
     )
-    return ConfigDocument(config, diff_ids)
 
 
 def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:

@@ -127,6 +127,14 @@ class SeccompRecordings(Protocol):
         ...
 
 
+class Explain(Protocol):
+    """Where the fields of specs come from."""
+
+    async def of(self, name: str) -> dict[str, Any]:
+        """The explanation of a container, JSON-ready."""
+        ...
+
+
 class Streams(Protocol):
     """Commands, attachments and connections whose bytes the edge carries.
 
@@ -312,6 +320,9 @@ class Core(Protocol):
 
     @property
     def recordings(self) -> SeccompRecordings: ...
+
+    @property
+    def explain(self) -> Explain: ...
 
     @property
     def images(self) -> Images: ...

@@ -57,6 +57,11 @@ class Catalogue:
         twice = {name: _conflict(files) for name, files in self._found.items() if len(files) > 1}
         return {**broken, **twice}
 
+    def file_of(self, device: str) -> str:
+        """Path of the file that describes a device, "" when none can be used."""
+        files = self._found.get(device, [])
+        return files[0].path if len(files) == 1 else ""
+
     def edits(self, devices: Iterable[str]) -> ContainerEdits:
         """Everything that these devices change: each file's own edits come before its first device's.
 

@@ -25,6 +25,7 @@ class Case:
             annotations ask for.
         passwd, group: the image's databases, from which the user is found anew; None = `inputs.user` holds.
         allowed_devices: host paths that an annotation may name.
+        shared_cpuset: the node's shared CPUs.
         workloads: the kinds of pods that the configuration defines.
         handler: name of the runtime handler, for the names of its configuration keys.
     """
@@ -35,6 +36,7 @@ class Case:
     allowed_devices: tuple[str, ...] = ()
     handler: str = "HANDLER"
     workloads: Mapping[str, WorkloadConfig] = field(default_factory=dict)
+    shared_cpuset: str = ""
 
 
 def build(case: Case) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def build(case: Case) -> dict[str, Any]:
     found = container_features(
         annotations, container.name, inputs.policy.allowed_annotations, case.allowed_devices
     )
-    container, policy, _ = with_features(container, inputs.policy, found, inputs.host)
+    container, policy, _ = with_features(container, inputs.policy, found, inputs.host, case.shared_cpuset)
     return container_spec(replace(inputs, container=container, policy=policy)).value
 
 

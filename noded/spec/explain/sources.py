@@ -151,7 +151,6 @@ _NODED = {
     "log_directory": "sandbox_config.log_directory",
     "init": "init of pods that share their PID namespace",
     "hostname": "the node's host name",
-    "stop_signal": "stop signal, of config.stop_signal, an annotation or the image's StopSignal",
     "seccomp_listener": "socket of the container's system-call listener",
 }
 
@@ -161,8 +160,8 @@ def source(case: Case, atom: Atom) -> Source | None:
     path, inputs = atom.path, case.inputs
     if path[0] in ("passwd", "group"):
         return Source(Kind.IMAGE, f"/etc/{path[0]}", "a file of the image")
-    if path[0] == "allowed_devices":
-        return Source(Kind.CONFIG, "allowed_devices")
+    if path[0] in ("allowed_devices", "shared_cpuset"):
+        return Source(Kind.CONFIG, path[0])
     if path[0] == "workloads":
         return Source(Kind.CONFIG, ".".join(map(str, path)))
     if path[0] == "handler":

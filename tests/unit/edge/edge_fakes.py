@@ -291,6 +291,7 @@ class FakeCore:
         self.checkpoints = FakeCheckpoints(self.sink)
         self.recordings = None
         self.timelines = None
+        self.explain = None
         self.images = FakeImages(self.sink, images)
         self.node = FakeNode(self.sink)
         self.stats = FakeStats()

@@ -6,6 +6,8 @@
 __all__ = (
     "ArchiveFormat",
     "Debt",
+    "ExplainRequest",
+    "ExplainResponse",
     "ForgiveDebtRequest",
     "ForgiveDebtResponse",
     "ImageUsageRequest",
@@ -89,6 +91,32 @@ class Debt(betterproto2.Message):
 
 
 default_message_pool.register_message("noded.admin.v1", "Debt", Debt)
+
+
+@dataclass(eq=False, repr=False)
+class ExplainRequest(betterproto2.Message):
+    container_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    or an unambiguous start of one
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "ExplainRequest", ExplainRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ExplainResponse(betterproto2.Message):
+    json: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    an object, see docs/explain.md
+    """
+
+
+default_message_pool.register_message(
+    "noded.admin.v1", "ExplainResponse", ExplainResponse
+)
 
 
 @dataclass(eq=False, repr=False)

@@ -1,0 +1,51 @@
+"""The explanation of a spec as one JSON document (docs/explain.md has its schema)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from noded.spec.explain.explain import Explained
+from noded.spec.explain.peers import PEERS, differences
+from noded.spec.explain.sources import Source
+
+SCHEMA_VERSION = 1
+
+
+def document(
+    subject: dict[str, str],
+    explained: Sequence[Explained],
+    *,
+    absent: Iterable[str] = (),
+    notes: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Put an explanation into its JSON form.
+
+    Args:
+        subject: what is explained: `container` and more, or `request`.
+        absent: fields that today's configuration would add.
+        notes: what the node could not grant, and what could not be looked at.
+    """
+    return {
+        "schema": SCHEMA_VERSION,
+        "subject": subject,
+        "fields": [_field(one) for one in explained],
+        "absent": list(absent),
+        "notes": list(notes),
+        "peers": {name: differences(peer, explained) for name, peer in PEERS.items()},
+    }
+
+
+def _field(one: Explained) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "value": one.value,
+        "origin": _source(one.origin),
+        "also": [_source(source) for source in one.also],
+        "unless": [_source(source) for source in one.unless],
+    }
+
+
+def _source(source: Source) -> dict[str, str]:
+    found = {"kind": source.kind.value, "name": source.name}
+    return found | {"note": source.note} if source.note else found
