@@ -755,7 +755,8 @@ class Player:
                 state = ABSENT if one is None else pb.ContainerState.Name(one.state)
                 where = f"container {container.name} of pod {pod.number} ({container.identity[:12]})"
                 assert state in container.may_be, f"{where} is {state}, expected {container.may_be}"
-                container.may_be = {state}
+                ends = state == RUNNING and bool(_PROGRAMS[container.program][1])
+                container.may_be = {RUNNING, EXITED} if ends else {state}
                 if state == EXITED and container.codes:
                     code = self.world.cri.status(container.identity).exit_code
                     assert code in container.codes, f"{where} exited with {code}, expected {container.codes}"
