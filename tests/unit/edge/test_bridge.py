@@ -12,6 +12,8 @@ from noded.edge.bridge import Bridge
 from noded.engine.operations import CALLER, Operations
 from noded.errors import DeadlineExceeded, NotFound, Unavailable
 
+LONG_SECONDS = 60.0
+
 
 def run(test: Callable[[Bridge, trio.CancelScope], Awaitable[None]]) -> None:
     """Run a test in asyncio beside a trio guest."""
@@ -126,14 +128,19 @@ def test_at_the_deadline_other_work_is_cancelled():
     events = []
 
     async def test(bridge, scope):
+        loop = asyncio.get_running_loop()
+        now = loop.time
+
         async def work():
+            # The deadline passes now; a short one could pass before the work has begun.
+            loop.time = lambda: now() + 2 * LONG_SECONDS
             try:
                 await trio.sleep_forever()
             finally:
                 events.append("unwound")
 
         with pytest.raises(DeadlineExceeded):
-            await bridge.call(work, deadline_seconds=0.02)
+            await bridge.call(work, deadline_seconds=LONG_SECONDS)
         assert events == ["unwound"]
 
     run(test)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
 import signal
 import sys
 import tempfile
@@ -46,6 +47,7 @@ from noded.runtimes.shim_runtime import ShimRuntime
 
 FAKE = Path(__file__).with_name("fake_shim.py")
 REPOSITORY = Path(__file__).resolve().parents[3]
+ENDING_SECONDS = 10.0
 
 FACTS = HostFacts(
     cgroup_mode=CgroupMode.V2,
@@ -193,7 +195,19 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
         yield made
         assert made.traces() == []
         assert len(os.listdir("/proc/self/fd")) == fds
+        reap_ending(children_of(os.getpid()) - before)
         assert children_of(os.getpid()) == before
+
+
+def reap_ending(pids):
+    """Collect orphans that came to us while they were on their way out, as noded's core does."""
+    for pid in pids:
+        process = os.pidfd_open(pid)
+        try:
+            assert select.select([process], [], [], ENDING_SECONDS)[0], f"process {pid} was left running"
+        finally:
+            os.close(process)
+        os.waitpid(pid, 0)
 
 
 def with_pod(fake, main):
