@@ -46,7 +46,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not _full_counts():
+        dropped = _rotated_out(_seed(config), items)
+        config.hook.pytest_deselected(items=[item for item in items if item in dropped])
+        items[:] = [item for item in items if item not in dropped]
     # Seconds before minutes: what needs no root shows its failures first.
     items.sort(key=lambda item: item.get_closest_marker("root") is not None)
     if os.geteuid() == 0:
@@ -55,6 +59,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root") is not None:
             item.add_marker(skip)
+
+
+def _rotated_out(seed: int, items: list[pytest.Item]) -> set[pytest.Item]:
+    """The cases of tests marked `rotated(N)` that this seed leaves out: all but N of each test."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("rotated") is not None:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    dropped: set[pytest.Item] = set()
+    for name, group in cases.items():
+        kept = next(group[0].iter_markers("rotated")).args[0]
+        group.sort(key=lambda item: item.nodeid)
+        dropped.update(random.Random(f"{seed} {name}").sample(group, max(0, len(group) - kept)))
+    return dropped
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,7 +23,6 @@ from tests.crash.world import HANDLERS, World
 pytestmark = pytest.mark.root
 
 WAYS = ("up", "down", "rollback")
-ONE_ROLLBACK_OF = 5  # in continuous integration
 REPORT = Path(__file__).resolve().parents[2] / "build" / "crash-matrix.md"
 
 
@@ -45,7 +44,7 @@ def name_of(cell: tuple[str, Fault]) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """All cells under `make prove`; otherwise without those that repeat others."""
+    """All cells under `make prove`, otherwise some that depend on the seed."""
     if "cell" in metafunc.fixturenames:
         full = os.environ.get("NODED_PROVE", "") not in ("", "0")
         chosen = cells() if full else short_list(int(metafunc.config.getoption("hypothesis_seed")))
@@ -53,22 +52,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def short_list(seed: int) -> list[tuple[str, Fault]]:
-    """Every rung up and down, and a sample of the rollbacks, which go down the same way.
-
-    A SIGKILL before a rung finds the same as one after the rung that came before it, so of those
-    two only the latter is kept.
-    """
-    chosen = [
-        cell for cell in cells() if cell[1].act != "kill" or cell[1].moment == "after" or is_first(*cell)
-    ]
-    rollbacks = [cell for cell in chosen if cell[0] == "rollback"]
-    sample = random.Random(f"{seed} rollbacks").sample(rollbacks, len(rollbacks) // ONE_ROLLBACK_OF)
-    return [cell for cell in chosen if cell[0] != "rollback" or cell in sample]
-
-
-def is_first(way: str, fault: Fault) -> bool:
-    """Whether nothing has happened yet when this step comes."""
-    return fault.rung == ladders()[fault.ladder][0 if way == "up" else -1]
+    """Every rung with every act, and up and down; the other combinations come with other seeds."""
+    chosen = []
+    for ladder, rungs in ladders().items():
+        for rung in rungs:
+            rng = random.Random(f"{seed} {ladder} {rung}")
+            ways = [*("up", "down"), rng.choice(WAYS)]
+            rng.shuffle(ways)
+            chosen += [
+                (way, Fault(ladder, rung, "up" if way == "up" else "down", rng.choice(MOMENTS), act))
+                for way, act in zip(ways, ACTS, strict=True)
+            ]
+    return chosen
 
 
 class Results:

@@ -59,6 +59,7 @@ def refused(call: Any, *arguments: Any) -> str:
     return message
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_bad_add_is_undone_and_the_retry_works(shared, bridge, way, seed):
     print(f"seed {seed}")
@@ -88,6 +89,7 @@ def test_an_add_that_fails_three_times_leaves_no_address(shared, bridge, seed):
     shared.assert_unchanged(before)
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("way", ["fail", "die", "hang", "do_and_die", "do_and_hang"])
 def test_a_bad_del_is_owed_and_paid_while_others_go_on(shared, bridge, way, seed):
     print(f"seed {seed}")

@@ -99,6 +99,7 @@ def works(world: World) -> None:
     world.cri.remove_pod(pod)
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_bad_create_of_the_init_is_undone(shared, runc, way, seed):
     print(f"seed {seed}")
@@ -114,6 +115,7 @@ def test_a_bad_create_of_the_init_is_undone(shared, runc, way, seed):
     shared.assert_unchanged(before)
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("verb", ["create", "start"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_bad_create_or_start_of_a_container_is_told_and_removable(shared, runc, verb, way, seed):
@@ -138,6 +140,7 @@ def test_a_bad_create_or_start_of_a_container_is_told_and_removable(shared, runc
     shared.assert_unchanged(before)
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_runtime_that_cannot_delete_keeps_no_pod(shared, runc, way, seed):
     print(f"seed {seed}")
@@ -154,6 +157,7 @@ def test_a_runtime_that_cannot_delete_keeps_no_pod(shared, runc, way, seed):
     shared.assert_unchanged(before)
 
 
+@pytest.mark.rotated(1)
 @pytest.mark.parametrize("way", ["fail", "die", "hang"])
 def test_a_bad_exec_is_told_and_the_container_goes_on(shared, runc, way, seed):
     print(f"seed {seed}")
@@ -173,6 +177,7 @@ def test_a_bad_exec_is_told_and_the_container_goes_on(shared, runc, way, seed):
     shared.assert_unchanged(before)
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("way", ["fail", "die", "hang", "nonsense"])
 def test_a_runtime_that_cannot_tell_states_holds_no_restart_up(shared, runc, way, seed):
     print(f"seed {seed}")
@@ -221,6 +226,7 @@ def monitors(world: World, container: str) -> list[int]:
     return found
 
 
+@pytest.mark.rotated(1)
 @pytest.mark.parametrize("handler", ["runc", "crun"])
 def test_pods_with_stopped_monitors_end_in_bounded_time(shared, handler, seed):
     """SIGSTOP of every conmon of five pods; the other pods' calls do not wait for them."""
@@ -251,6 +257,7 @@ def test_pods_with_stopped_monitors_end_in_bounded_time(shared, handler, seed):
     shared.assert_unchanged(before)
 
 
+@pytest.mark.rotated(1)
 @pytest.mark.parametrize("handler", ["runc", "crun"])
 def test_a_killed_monitor_ends_its_container_and_no_other(shared, handler, seed):
     print(f"seed {seed}")
