@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import replace
@@ -131,8 +132,21 @@ def set_constants(assignments: str) -> None:
         setattr(loaded, name, float(value))
 
 
+def shift_clock(file: Path) -> None:
+    """Let the wall clock differ from the machine's by the seconds in a file, which may change at any time."""
+    real = time.time_ns
+
+    def shifted() -> int:
+        return real() + int(float(file.read_text() or "0") * 1e9)
+
+    time.time_ns = shifted
+    time.time = lambda: shifted() / 1e9
+
+
 def main() -> int:
     set_constants(os.environ.get("NODED_TEST_CONSTANTS", ""))
+    if clock := os.environ.get("NODED_TEST_CLOCK"):
+        shift_clock(Path(clock))
     faults = Faults(Path(os.environ["NODED_TEST_FAULTS"]))
     faults.wrap_ladder(SandboxLadder, "sandbox")
     faults.wrap_ladder(ContainerLadder, "container")

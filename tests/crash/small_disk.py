@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -10,19 +13,22 @@ from typing import Any
 from tests.crash.faults import FaultyDaemon
 
 _CHUNK_BYTES = 1 << 20
+_INODES = 4096
 
 
 class SmallDisk:
     """Mounted at `target` on entry; the loop device goes with the mount."""
 
     def __init__(self, image: Path, target: Path, megabytes: int) -> None:
-        self._filler = target / "filler"
+        self._filler, self._inodes = target / "filler", target / "inodes"
         self._target = target
         with image.open("wb") as file:
             file.truncate(megabytes << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True, capture_output=True)
+        subprocess.run(
+            ["mkfs.ext4", "-q", "-m", "0", "-N", str(_INODES), image], check=True, capture_output=True
+        )
         target.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", "-o", "loop", image, target], check=True)
+        subprocess.run(["mount", "-o", "loop,errors=remount-ro", image, target], check=True)
 
     def fill(self) -> None:
         """Take every free block."""
@@ -36,13 +42,28 @@ class SmallDisk:
                     pass
                 size //= 2
 
+    def fill_inodes(self) -> None:
+        """Make files until there is no inode left."""
+        self._inodes.mkdir()
+        with suppress(OSError):
+            for number in itertools.count():
+                (self._inodes / str(number)).touch()
+
+    def free_inodes(self) -> None:
+        """Remove those files. Idempotent."""
+        shutil.rmtree(self._inodes, ignore_errors=True)
+
+    def fail(self) -> None:
+        """Let the file system find an error: from now on the kernel refuses writes."""
+        number = self._target.stat().st_dev
+        device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+        Path(f"/sys/fs/ext4/{device.name}/trigger_fs_error").write_text("1")
+
     def free(self) -> None:
         """Give the space back. Idempotent."""
         self._filler.unlink(missing_ok=True)
 
     def close(self) -> None:
-        with suppress(FileNotFoundError):
-            self.free()
         subprocess.run(["umount", "--lazy", self._target], check=False, capture_output=True)
 
 
@@ -61,7 +82,9 @@ class DaemonOnSmallDisk(FaultyDaemon):
         super().prepare()
 
     def close(self) -> None:
-        self.disk.free()
+        with suppress(OSError):  # of a failed file system nothing can be removed
+            self.disk.free()
+            self.disk.free_inodes()
         try:
             super().close()
         finally:

@@ -148,3 +148,39 @@ def test_a_start_on_a_full_disk_takes_nothing_of_what_removals_need(full, hard, 
     for pod in pods:
         full.cri.remove_pod(pod)
     full.assert_unchanged(before)
+
+
+def test_without_inodes_creates_are_refused_and_work_again_when_there_are_some(full, seed):
+    print(f"seed {seed}")
+    cri, disk = full.cri, full.daemon.disk
+    before = full.oracle.take()
+    pod, config = full.pod()
+    alone = full.oracle.take()
+    disk.fill_inodes()
+    refusal(cri.create, pod, full.main(), config)
+    full.assert_unchanged(alone)
+    disk.free_inodes()
+    container = cri.run_container(pod, full.main(), config)
+    assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
+    cri.remove_pod(pod)
+    full.assert_unchanged(before)
+
+
+def test_a_root_whose_file_system_fails_is_told_and_survived(full, seed):
+    """What can be answered without writing is, and the containers go on."""
+    print(f"seed {seed}")
+    cri, disk = full.cri, full.daemon.disk
+    pod, config = full.pod()
+    container = cri.run_container(pod, full.main(), config)
+    disk.fail()
+    for call in (
+        lambda: cri.run_pod(full.daemon.pod_config(cri)),
+        lambda: cri.create(pod, full.main("second"), config),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, caught.value.details()
+        assert "check the file system of" in str(caught.value.details())
+    assert [one.id for one in cri.pods()] == [pod]
+    assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
+    assert full.daemon.running

@@ -135,6 +135,15 @@ class NodedDaemon:
         """Write `settings` into the configuration file (again)."""
         self.config.write_text(toml.dumps(self.settings))
 
+    def command(self) -> list[str]:
+        """What `start` runs."""
+        return [sys.executable, "-m", self.module, "serve", "--config", str(self.config)]
+
+    @property
+    def passed(self) -> tuple[int, ...]:
+        """Descriptors that the daemon inherits."""
+        return ()
+
     def start(self, seconds: float = READY_SECONDS) -> None:
         """Start the daemon and wait until it says READY=1; fails with its log otherwise."""
         assert not self.running
@@ -143,8 +152,9 @@ class NodedDaemon:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
             ready.bind(str(notify))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "serve", "--config", str(self.config)],
+                self.command(),
                 cwd=REPOSITORY,
+                pass_fds=self.passed,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
