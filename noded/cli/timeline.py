@@ -23,6 +23,7 @@ SCHEMA = "noded.timeline/1"
 _LISTED = 20
 _PIPE_COLUMNS = 110
 _LEAST_BAR = 12
+_NUMBER = 11  # columns of a duration and what separates it
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _TITLES = {Kind.START: "start", Kind.LATER: "later", Kind.END: "end"}
 
@@ -207,8 +208,8 @@ def waterfall(phase: Phase, columns: int) -> Iterator[list[tuple[str, str]]]:
     """Lines of (text, style): name, duration, bar; below a row what went wrong in it."""
     listed = list(rows(phase))
     names = [printable("  " * row.depth + row.name) for row in listed]
-    width = min(max(len(name) for name in names), columns // 2)
-    room = max(_LEAST_BAR, columns - width - 12)
+    width = min(max(len(name) for name in names), max(1, columns - _LEAST_BAR - _NUMBER))
+    room = max(1, columns - width - _NUMBER)
     total_ns = max(1, phase.end_ns - phase.start_ns)
     for row, name in zip(listed, names, strict=True):
         begun, ended = ((at - phase.start_ns) / total_ns for at in (row.start_ns, row.end_ns))

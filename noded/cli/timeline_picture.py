@@ -38,6 +38,7 @@ STYLE = """
 .timeline .image { fill: var(--image); } .timeline .runtime { fill: var(--runtime); }
 .timeline .other { fill: var(--other); } .timeline .wait { fill: var(--wait); }
 .timeline .gap { fill: var(--gap); }
+.timeline .divided { opacity: 0.5; }
 .timeline rect.error { fill: var(--error); } .timeline text.error { fill: var(--error); }
 """
 
@@ -98,6 +99,7 @@ def _bar(row: Row, y: float, left: float, right: float) -> str:
     name = printable(row.name)
     cut = name if len(name) <= _LABEL_CHARACTERS else f"{name[: _LABEL_CHARACTERS - 1]}…"
     kind = category(row) + (" error" if row.error else "")
+    kind += " divided" if row.divided else ""
     weight = "whole" if row.depth == 0 and not row.gap else "soft" if row.gap else ""
     failed = " error" if row.error else ""
     high = 14 if row.depth == 0 and not row.gap else 10 if not row.gap else 4

@@ -149,6 +149,7 @@ class Row:
         depth: 0 for a call or a gap between calls, more for steps.
         gap: nobody in noded was at work: the client's own time (depth 0), or unrecorded (deeper).
         unfinished: the daemon ended, or is still at it.
+        divided: the rows below say what it consisted of.
     """
 
     depth: int
@@ -158,6 +159,7 @@ class Row:
     error: str = ""
     gap: bool = False
     unfinished: bool = False
+    divided: bool = False
     attributes: Mapping[str, str] = field(default_factory=_no_attributes)
 
 
@@ -181,7 +183,7 @@ def _steps(below: Mapping[int, Sequence[Span]], parent: int, depth: int, end_ns:
         ended_ns = span.end_ns or max(end_ns, span.start_ns)
         yield Row(
             depth, span.name, span.start_ns, ended_ns, span.error,
-            unfinished=not span.end_ns, attributes=span.attributes,
+            unfinished=not span.end_ns, divided=span.id in below, attributes=span.attributes,
         )  # fmt: skip
         yield from _steps(below, span.id, depth + 1, ended_ns)
 
