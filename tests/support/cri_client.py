@@ -49,9 +49,14 @@ def stubs() -> tuple[ModuleType, ModuleType, ModuleType, ModuleType]:
 
 
 class Cri:
-    """A connection. `runtime`, `image` and `admin` are the raw stubs, `pb` and `admin_pb` the messages."""
+    """A connection. `runtime`, `image` and `admin` are the raw stubs, `pb` and `admin_pb` the messages.
 
-    def __init__(self, address: str) -> None:
+    Args:
+        call_seconds: deadline of calls that give none.
+    """
+
+    def __init__(self, address: str, call_seconds: float = CALL_SECONDS) -> None:
+        self.call_seconds = call_seconds
         self.pb, services, self.admin_pb, admin_services = stubs()
         limit = 16 << 20  # kubelet's
         self.channel = grpc.insecure_channel(
@@ -181,33 +186,35 @@ class Cri:
     # calls
 
     def pull(
-        self, reference: str, *, user: str = "", password: str = "", timeout: float = CALL_SECONDS
+        self, reference: str, *, user: str = "", password: str = "", timeout: float | None = None
     ) -> str:
         """PullImage; return the image id."""
         auth = self.pb.AuthConfig(username=user, password=password) if user else None
         request = self.pb.PullImageRequest(image=self.pb.ImageSpec(image=reference), auth=auth)
-        return str(self.image.PullImage(request, timeout=timeout).image_ref)
+        return str(self.image.PullImage(request, timeout=timeout or self.call_seconds).image_ref)
 
     def load(self, path: Path) -> list[str]:
         """Admin.LoadImage; return the image ids."""
         request = self.admin_pb.LoadImageRequest(path=str(path))
-        return [image.id for image in self.admin.LoadImage(request, timeout=CALL_SECONDS).images]
+        return [image.id for image in self.admin.LoadImage(request, timeout=self.call_seconds).images]
 
-    def run_pod(self, config: Any, handler: str = "", *, timeout: float = CALL_SECONDS) -> str:
+    def run_pod(self, config: Any, handler: str = "", *, timeout: float | None = None) -> str:
         """RunPodSandbox; return the sandbox id."""
         request = self.pb.RunPodSandboxRequest(config=config, runtime_handler=handler)
-        return str(self.runtime.RunPodSandbox(request, timeout=timeout).pod_sandbox_id)
+        return str(self.runtime.RunPodSandbox(request, timeout=timeout or self.call_seconds).pod_sandbox_id)
 
-    def create(self, pod_id: str, config: Any, pod_config: Any, *, timeout: float = CALL_SECONDS) -> str:
+    def create(self, pod_id: str, config: Any, pod_config: Any, *, timeout: float | None = None) -> str:
         """CreateContainer; return the container id."""
         request = self.pb.CreateContainerRequest(
             pod_sandbox_id=pod_id, config=config, sandbox_config=pod_config
         )
-        return str(self.runtime.CreateContainer(request, timeout=timeout).container_id)
+        return str(self.runtime.CreateContainer(request, timeout=timeout or self.call_seconds).container_id)
 
-    def start(self, container_id: str, *, timeout: float = CALL_SECONDS) -> None:
+    def start(self, container_id: str, *, timeout: float | None = None) -> None:
         """StartContainer."""
-        self.runtime.StartContainer(self.pb.StartContainerRequest(container_id=container_id), timeout=timeout)
+        self.runtime.StartContainer(
+            self.pb.StartContainerRequest(container_id=container_id), timeout=timeout or self.call_seconds
+        )
 
     def run_container(self, pod_id: str, config: Any, pod_config: Any) -> str:
         """CreateContainer and StartContainer; return the container id."""
@@ -215,15 +222,15 @@ class Cri:
         self.start(container_id)
         return container_id
 
-    def exec(self, container_id: str, *command: str, seconds: int = 0, timeout: float = CALL_SECONDS) -> Any:
+    def exec(self, container_id: str, *command: str, seconds: int = 0, timeout: float | None = None) -> Any:
         """ExecSync; the answer has stdout, stderr (bytes) and exit_code. `seconds` is the CRI timeout."""
         request = self.pb.ExecSyncRequest(container_id=container_id, cmd=list(command), timeout=seconds)
-        return self.runtime.ExecSync(request, timeout=timeout)
+        return self.runtime.ExecSync(request, timeout=timeout or self.call_seconds)
 
     def pod_status(self, pod_id: str, *, verbose: bool = False) -> Any:
         """PodSandboxStatusResponse."""
         request = self.pb.PodSandboxStatusRequest(pod_sandbox_id=pod_id, verbose=verbose)
-        return self.runtime.PodSandboxStatus(request, timeout=CALL_SECONDS)
+        return self.runtime.PodSandboxStatus(request, timeout=self.call_seconds)
 
     def pod_ip(self, pod_id: str) -> str:
         return str(self.pod_status(pod_id).status.network.ip)
@@ -235,41 +242,43 @@ class Cri:
     def verbose_status(self, container_id: str) -> Any:
         """ContainerStatusResponse with `info`."""
         request = self.pb.ContainerStatusRequest(container_id=container_id, verbose=True)
-        return self.runtime.ContainerStatus(request, timeout=CALL_SECONDS)
+        return self.runtime.ContainerStatus(request, timeout=self.call_seconds)
 
     def pods(self) -> list[Any]:
-        return list(self.runtime.ListPodSandbox(self.pb.ListPodSandboxRequest(), timeout=CALL_SECONDS).items)
+        return list(
+            self.runtime.ListPodSandbox(self.pb.ListPodSandboxRequest(), timeout=self.call_seconds).items
+        )
 
     def containers(self) -> list[Any]:
         return list(
-            self.runtime.ListContainers(self.pb.ListContainersRequest(), timeout=CALL_SECONDS).containers
+            self.runtime.ListContainers(self.pb.ListContainersRequest(), timeout=self.call_seconds).containers
         )
 
     def images(self) -> list[Any]:
-        return list(self.image.ListImages(self.pb.ListImagesRequest(), timeout=CALL_SECONDS).images)
+        return list(self.image.ListImages(self.pb.ListImagesRequest(), timeout=self.call_seconds).images)
 
     def stop(self, container_id: str, grace_seconds: int = 0) -> None:
         """StopContainer."""
         request = self.pb.StopContainerRequest(container_id=container_id, timeout=grace_seconds)
-        self.runtime.StopContainer(request, timeout=CALL_SECONDS + grace_seconds)
+        self.runtime.StopContainer(request, timeout=self.call_seconds + grace_seconds)
 
     def remove(self, container_id: str) -> None:
         """RemoveContainer."""
         self.runtime.RemoveContainer(
-            self.pb.RemoveContainerRequest(container_id=container_id), timeout=CALL_SECONDS
+            self.pb.RemoveContainerRequest(container_id=container_id), timeout=self.call_seconds
         )
 
     def stop_pod(self, pod_id: str) -> None:
         """StopPodSandbox."""
         self.runtime.StopPodSandbox(
-            self.pb.StopPodSandboxRequest(pod_sandbox_id=pod_id), timeout=CALL_SECONDS
+            self.pb.StopPodSandboxRequest(pod_sandbox_id=pod_id), timeout=self.call_seconds
         )
 
     def remove_pod(self, pod_id: str) -> None:
         """StopPodSandbox and RemovePodSandbox, as kubelet does."""
         self.stop_pod(pod_id)
         self.runtime.RemovePodSandbox(
-            self.pb.RemovePodSandboxRequest(pod_sandbox_id=pod_id), timeout=CALL_SECONDS
+            self.pb.RemovePodSandboxRequest(pod_sandbox_id=pod_id), timeout=self.call_seconds
         )
 
     def remove_all_pods(self) -> None:

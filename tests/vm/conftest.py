@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
-from tests.vm.guest import HERE, Guest, missing, write_disk
-from tests.vm.node import IMAGE, Node, packages
+from tests.vm.guest import HERE, KEPT, Guest, missing, write_disk
+from tests.vm.node import IMAGE, Node, bring_modules, packages
 
 _DIRECTORY = Path(__file__).resolve().parent
 
@@ -43,20 +44,30 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """A booted guest with this tree's packages and an image on its second disk."""
+    """A booted guest with this tree's packages and an image on its second disk.
+
+    For work on noded or on these tests VM_KEEP=1 leaves it running. The next run attaches to it and
+    brings changed modules; packages and the rest of what makes a guest stay those of its start.
+    """
     directory = tmp_path_factory.mktemp("vm")
-    files = directory / "payload"
-    files.mkdir()
-    (files / "agent.py").write_bytes((HERE / "guest" / "agent.py").read_bytes())
-    for revision in (1, 2):
-        (files / f"debs-{revision}").mkdir()
-        for package in packages(revision):
-            (files / f"debs-{revision}" / package.name).write_bytes(package.read_bytes())
-    layout = images.write_layout(images.busybox_image(), directory / "layout", IMAGE)
-    with tarfile.open(files / "image.tar", "w") as archive:
-        archive.add(layout, arcname=".")
-    payload = write_disk(files, directory / "payload.img", 256)
-    with Guest(payload, directory) as running:
+
+    def payload() -> Path:
+        files = directory / "payload"
+        files.mkdir()
+        (files / "agent.py").write_bytes((HERE / "guest" / "agent.py").read_bytes())
+        for revision, debs in packages().items():
+            shutil.copytree(debs, files / f"debs-{revision}")
+        layout = images.write_layout(images.busybox_image(), directory / "layout", IMAGE)
+        with tarfile.open(files / "image.tar", "w") as archive:
+            archive.add(layout, arcname=".")
+        return write_disk(files, directory / "payload.img", 256)
+
+    kept = os.environ.get("VM_KEEP", "") not in ("", "0")
+    if kept:
+        (KEPT / "running").mkdir(parents=True, exist_ok=True)
+    with Guest(payload, KEPT / "running" if kept else directory, kept=kept) as running:
+        if running.attached:
+            bring_modules(running)
         yield running
 
 

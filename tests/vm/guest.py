@@ -8,12 +8,14 @@ import json
 import os
 import queue
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -91,49 +93,95 @@ class NotStarted(Exception):
 
 
 class Guest:
-    """A running guest. Its disk is thrown away at the end, not at a reboot.
+    """A running guest. Its disk is thrown away when it ends, not at a reboot.
 
     Args:
-        payload: files seen at /payload, with agent.py.
-        directory: for the console's log and the sockets made here.
+        payload: makes the second disk, seen at /payload, with agent.py; called when a guest is started.
+        directory: for the console and the sockets made here.
+        kept: attach to the guest that an earlier run left in this directory, and leave this one there.
     """
 
-    def __init__(self, payload: Path, directory: Path) -> None:
+    def __init__(self, payload: Callable[[], Path], directory: Path, *, kept: bool = False) -> None:
+        self.attached = False
+        self.boot_id = ""
         self._directory = directory
+        self._kept = kept
         self._console_path = directory / "console.log"
+        self._state_path = directory / "guest.json"
         self._boots: queue.Queue[str] = queue.Queue()
         self._forwards: list[socket.socket] = []
-        self.boot_id = ""
+        self._sockets = Path(tempfile.mkdtemp(prefix="noded-vm-"))  # short, as paths of sockets must be
+        if kept and self._attach():
+            return
         self._port = _free_port()
-        base = image()
+        base, disk = image(), payload()
         for accelerator in _accelerators():
-            self._process = self._start(accelerator, base, payload)
-            assert self._process.stdout is not None
-            threading.Thread(target=self._read_console, args=(self._process.stdout,), daemon=True).start()
+            self._process_id = self._start(accelerator, base, disk)
             try:
+                self._listen_to_console()
                 self.wait_booted()
-                return
+                break
             except BaseException as error:
-                self.close()
+                self._kill()
                 if accelerator == "tcg" or not isinstance(error, NotStarted):
                     raise
                 say(f"{accelerator} does not work here, now without it")
+        if kept:
+            say(f"this guest is kept: kill {self._process_id} ends it")
+            state = {"process_id": self._process_id, "port": self._port}
+            self._state_path.write_text(json.dumps(state))
 
-    def _start(self, accelerator: str, base: Path, payload: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [
-                "nice", "-n", "5", QEMU, "-nodefaults", "-no-user-config", "-display", "none",
-                "-machine", "q35", "-accel", accelerator, *MACHINE[accelerator],
-                "-m", str(MEMORY_MIB),
-                "-kernel", base / "vmlinuz", "-initrd", base / "initrd", "-append", KERNEL,
-                "-drive", f"file={base / 'disk'},format=raw,if=virtio,snapshot=on,cache=unsafe",
-                "-drive", f"file={payload},format=raw,if=virtio,readonly=on",
-                "-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:{AGENT_PORT}",
-                "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci", "-serial", "stdio",
-            ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(self._directory)},
-        )  # fmt: skip
+    def _start(self, accelerator: str, base: Path, payload: Path) -> int:
+        console = self._directory / "console.sock"
+        console.unlink(missing_ok=True)
+        serial = f"socket,id=console,path={console},server=on,wait=on,logfile={self._console_path}"
+        with (self._directory / "qemu.log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    QEMU, "-nodefaults", "-no-user-config", "-display", "none",
+                    "-machine", "q35", "-accel", accelerator, *MACHINE[accelerator],
+                    "-m", str(MEMORY_MIB),
+                    "-kernel", base / "vmlinuz", "-initrd", base / "initrd", "-append", KERNEL,
+                    "-drive", f"file={base / 'disk'},format=raw,if=virtio,snapshot=on,cache=unsafe",
+                    "-drive", f"file={payload},format=raw,if=virtio,readonly=on",
+                    "-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:{AGENT_PORT}",
+                    "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci",
+                    "-chardev", serial, "-serial", "chardev:console",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(self._directory)}, start_new_session=self._kept,
+            )  # fmt: skip
+        threading.Thread(target=process.wait, daemon=True).start()  # so that no zombie answers for it
+        return process.pid
+
+    def _attach(self) -> bool:
+        try:
+            state = json.loads(self._state_path.read_text())
+            command = Path(f"/proc/{state['process_id']}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return False
+        if os.fsencode(self._directory) not in command:
+            return False
+        self._process_id, self._port = state["process_id"], state["port"]
+        self._listen_to_console()
+        self.attached = True
+        self.boot_id = self.run("cat", "/proc/sys/kernel/random/boot_id").strip()
+        say(f"attached to the guest of process {self._process_id}")
+        return True
+
+    def _listen_to_console(self) -> None:
+        console = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                console.connect(str(self._directory / "console.sock"))
+                break
+            except OSError:
+                if time.monotonic() > deadline or not Path(f"/proc/{self._process_id}").exists():
+                    log = (self._directory / "qemu.log").read_text(errors="replace")
+                    raise NotStarted(f"{QEMU} has not started: {log}") from None
+                time.sleep(0.05)
+        threading.Thread(target=self._read_console, args=(console.makefile("rb"),), daemon=True).start()
 
     def __enter__(self) -> Guest:
         return self
@@ -144,25 +192,28 @@ class Guest:
         self.close()
 
     def close(self) -> None:
-        """Switch it off, as a power cut does."""
+        """Switch it off, as a power cut does, unless it is kept."""
         for listener in self._forwards:
             listener.close()
-        self._process.kill()
-        self._process.wait()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        if not self._kept:
+            self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process_id, signal.SIGKILL)
 
     def console(self) -> str:
         """Everything that the guest has printed on its serial port."""
         return self._console_path.read_text(errors="replace")
 
     def _read_console(self, output: IO[bytes]) -> None:
-        with self._console_path.open("wb", buffering=0) as log:
-            for line in output:
-                log.write(line)
-                text = line.decode(errors="replace").strip()
-                if READY in text:
-                    self._boots.put(text.partition(READY)[2])
-                elif "KVM internal error" in text or "Kernel panic" in text:
-                    break
+        for line in output:
+            text = line.decode(errors="replace").strip()
+            if READY in text:
+                self._boots.put(text.partition(READY)[2])
+            elif "Kernel panic" in text:
+                break
         self._boots.put("")
 
     def wait_booted(self) -> None:
@@ -219,7 +270,7 @@ class Guest:
 
     def forward(self, path: str) -> Path:
         """A unix socket here whose connections end at that one in the guest."""
-        local = self._directory / f"{len(self._forwards)}.sock"
+        local = self._sockets / f"{len(self._forwards)}.sock"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(local))
         listener.listen()

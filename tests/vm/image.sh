@@ -10,7 +10,7 @@ directory=$1
 suite=${VM_SUITE:-trixie}
 mirror=${VM_MIRROR:-http://deb.debian.org/debian}
 base=systemd,systemd-sysv,libpam-systemd,dbus,udev,apparmor,initramfs-tools,linux-image-cloud-amd64
-base=$base,python3,ca-certificates,kmod,iproute2,procps
+base=$base,python3,ca-certificates,kmod,iproute2,procps,e2fsprogs,xfsprogs
 # Dependencies and recommendations of noded's packages.
 base=$base,crun,runc,conmon,catatonit,containernetworking-plugins,iptables,nftables
 

@@ -11,7 +11,7 @@ def test_the_package_starts_the_daemon_that_tells_systemd_when_it_is_ready(node:
     assert node.property("Type") == "notify"
     assert node.property("ActiveState") == "active"
     assert node.property("SubState") == "running"
-    status = node.cri.runtime.Status(node.cri.pb.StatusRequest(verbose=True), timeout=30)
+    status = node.cri.runtime.Status(node.cri.pb.StatusRequest(verbose=True), timeout=120)
     conditions = {condition.type: condition.status for condition in status.status.conditions}
     assert conditions["RuntimeReady"], status
     assert conditions["NetworkReady"], status
@@ -51,20 +51,34 @@ def test_stats_are_those_of_the_container_cgroup(node: Node) -> None:
     )
     cgroup = node.cgroup(container_id)
     request = node.cri.pb.ContainerStatsRequest(container_id=container_id)
-    stats = node.cri.runtime.ContainerStats(request, timeout=60).stats
+    stats = node.cri.runtime.ContainerStats(request, timeout=120).stats
     assert stats.cpu.usage_core_nano_seconds.value > 0, stats
     current = int(node.guest.read(f"{cgroup}/memory.current"))
     assert 0 < stats.memory.usage_bytes.value <= 64 << 20
     assert 0 < current <= 64 << 20
 
 
-def test_a_hugepage_limit_is_in_force(node: Node) -> None:
-    pod_id, config = node.run_pod()
-    container = node.cri.container_config("main", IMAGE, ["sleep", "1000"])
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_a_container_gets_no_more_huge_pages_than_its_limit(node: Node, handler: str) -> None:
+    node.guest.shell(
+        "mkdir -p /var/tmp/huge; findmnt /var/tmp/huge || "
+        "mount -t hugetlbfs -o pagesize=2M hugetlbfs /var/tmp/huge"  # as kubelet does for an emptyDir
+    )
+    pod_id, config = node.run_pod(handler)
+    container = node.cri.container_config(
+        "main", IMAGE, ["sleep", "1000"], mounts=[("/var/tmp/huge", "/huge")]
+    )
     limit = container.linux.resources.hugepage_limits.add()
     limit.page_size, limit.limit = "2MB", 4 << 20
     container_id = node.cri.run_container(pod_id, container, config)
     assert node.guest.read(f"{node.cgroup(container_id)}/hugetlb.2MB.max").strip() == str(4 << 20)
+    try:
+        node.output(container_id, "fallocate", "-l", str(4 << 20), "/huge/within")
+        beyond = node.cri.exec(container_id, "fallocate", "-l", str(2 << 20), "/huge/beyond")
+        assert beyond.exit_code != 0, "the kernel gave more huge pages than the limit"
+        assert int(node.guest.read("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")) > 1
+    finally:
+        node.guest.shell("rm -f /var/tmp/huge/*")
 
 
 @pytest.mark.parametrize("handler", ["runc", "crun"])
