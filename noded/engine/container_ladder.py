@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -22,7 +23,7 @@ from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_notifier import SeccompNotifier
 from noded.errors import FailedPrecondition, ImageVolumeMountFailed
-from noded.host import files
+from noded.host import files, libc
 from noded.images.library import Library
 from noded.images.snapshots import Snapshots
 from noded.images.volumes import ImageVolumes
@@ -93,10 +94,12 @@ class ContainerLadder:
     async def _record_down(self, container: Container) -> None:
         await self._rows.delete(container.id)
 
-    # bundle: the directory; what is in it goes with it
+    # bundle: the directory; what is in it goes with it. The log's directory is the client's, and stays.
 
     async def _bundle_up(self, container: Container) -> None:
         def make() -> None:
+            if container.record.log_path:
+                _make_log_directory(Path(container.record.log_path).parent)
             make_private(container.ref.bundle, pod_user_namespace(container.sandbox))
 
         await trio.to_thread.run_sync(make)
@@ -258,3 +261,11 @@ def pod_user_namespace(sandbox: PodSandbox) -> UserNamespace | None:
     """The pod's own user namespace, None when it uses the host's."""
     options = sandbox.record.config.namespaces.userns
     return options if options is not None and options.mode is NamespaceMode.POD else None
+
+
+def _make_log_directory(directory: Path) -> None:
+    """kubelet makes it; other clients count on the runtime, as containerd and CRI-O make it too."""
+    try:
+        directory.mkdir(0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise libc.os_error(error, f"log_path: cannot make the directory {directory}") from None

@@ -168,6 +168,7 @@ def test_status_shows_what_was_asked(daemon, cri, busybox, tmp_path):
         mounts=[(tmp_path / "data", "/data")],
         labels={"c": "3"},
         annotations={"d": "4"},
+        log_path="main/0.log",
     )
     container = cri.create(pod, wanted, config)
     seen = cri.status(container)
@@ -176,9 +177,9 @@ def test_status_shows_what_was_asked(daemon, cri, busybox, tmp_path):
     assert [(mount.host_path, mount.container_path) for mount in seen.mounts] == [
         (str(tmp_path / "data"), "/data")
     ]
-    assert seen.log_path == str(Path(config.log_directory) / "main.log")
+    assert seen.log_path == str(Path(config.log_directory) / "main/0.log")
     cri.start(container)
-    assert Path(seen.log_path).exists()
+    assert Path(seen.log_path).exists()  # in a directory that nobody had made
     assert json.loads(cri.verbose_status(container).info["info"])["sandboxID"] == pod
 
 
