@@ -254,7 +254,12 @@ async def open_engine(
             )
             notifier.kill = containers.kill
             running = RunningContainers(
-                facts=facts, registry=registry, handlers=handlers, ladder=container_ladder, nri=nri
+                facts=facts,
+                cgroups=cgroups,
+                registry=registry,
+                handlers=handlers,
+                ladder=container_ladder,
+                nri=nri,
             )
             nri.use(running.apply_limits, containers.stop, sandbox_ladder.namespace_paths)
             sandboxes = Sandboxes(

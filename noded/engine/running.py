@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import structlog
 import trio
 
 from noded.engine.container import Container
@@ -15,13 +16,17 @@ from noded.engine.handlers import Handlers
 from noded.engine.nri import Nri
 from noded.engine.registry import Registry
 from noded.errors import FailedPrecondition, Unimplemented
+from noded.host.cgroup_limits import save_limits
+from noded.host.cgroups import Cgroups
 from noded.model.host import HostFacts
 from noded.model.pod import Resources
-from noded.model.runtime import ExecResult
+from noded.model.runtime import ExecResult, Sandbox
 from noded.model.views import ContainerState
 from noded.spec.process import exec_process
 from noded.spec.resources import merge_resources, overlay, update_resources
 from noded.spec.validate import check_resources
+
+log = structlog.get_logger(__name__)
 
 EXEC_LIMIT_BYTES = 16 * 1024 * 1024  # per stream, as both peers cut it
 # Both streams together must fit into one message of 16 MiB, with room for the framing.
@@ -35,12 +40,14 @@ class RunningContainers:
         self,
         *,
         facts: HostFacts,
+        cgroups: Cgroups,
         registry: Registry,
         handlers: Handlers,
         ladder: ContainerLadder,
         nri: Nri,
     ) -> None:
         self._facts = facts
+        self._cgroups = cgroups
         self._registry = registry
         self._handlers = handlers
         self._ladder = ladder
@@ -79,8 +86,7 @@ class RunningContainers:
             merged = merge_resources(container.record.resources, resources)
             runtime = await self._ladder.sandbox_runtime(container)
             changes = update_resources(resources, self._facts, current=container.record.resources)
-            await runtime.update(container.ref, overlay(changes, more) if more else changes)
-            await container.commit(resources=merged)
+            await self._apply(runtime, container, overlay(changes, more) if more else changes, merged)
         if self._nri.active:
             await self._nri.updated(container)
 
@@ -96,8 +102,26 @@ class RunningContainers:
         container = await self._updatable(name)
         async with container.lock:
             runtime = await self._ladder.sandbox_runtime(container)
+            merged = merge_resources(container.record.resources, resources)
+            await self._apply(runtime, container, changes, merged)
+
+    async def _apply(
+        self, runtime: Sandbox, container: Container, changes: Mapping[str, Any], merged: Resources
+    ) -> None:
+        """Change limits and record them, both or neither: a runtime may fail, or be killed, half-way."""
+        saved = await trio.to_thread.run_sync(
+            save_limits, self._cgroups, container.record.cgroup, tuple(changes.get("unified", ()))
+        )
+        try:
             await runtime.update(container.ref, changes)
-            await container.commit(resources=merge_resources(container.record.resources, resources))
+            await container.commit(resources=merged)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                left = await trio.to_thread.run_sync(saved.restore)
+            if left:
+                error.add_note(f"limits that could not be put back: {', '.join(left)}")
+                log.warning("limits are not as recorded", id=container.id, files=left)
+            raise
 
     async def _updatable(self, name: str) -> Container:
         container = self._registry.container(name)
