@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -22,17 +22,13 @@ from noded.errors import FailedPrecondition, NodedError
 from noded.images.library import Library
 from noded.model.image import Image
 from noded.model.paths import Layout
-from noded.plugins.edits import apply_edits
 from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
-from noded.spec.explain.case import Case, build
-from noded.spec.explain.document import document
-from noded.spec.explain.explain import explained
-from noded.spec.explain.sources import Kind, Source
-from noded.spec.explain.stages import after_stages, as_found
 from noded.spec.user import resolve_user
 
-Stages = list[tuple[Source, Mapping[str, Any]]]
+if TYPE_CHECKING:  # nothing of it is imported before somebody asks
+    from noded.spec.explain.case import Case
+    from noded.spec.explain.sources import Source
 
 
 class Explain:
@@ -66,6 +62,11 @@ class Explain:
         Raises: NotFound; FailedPrecondition when its bundle or its image is gone.
         Cancellation: safe.
         """
+        from noded.spec.explain.case import build
+        from noded.spec.explain.document import document
+        from noded.spec.explain.explain import explained
+        from noded.spec.explain.stages import after_stages, as_found
+
         container = self._registry.container(name)
         image = self._images.get(container.record.image_id)
         if image is None:
@@ -91,6 +92,8 @@ class Explain:
     async def _case(
         self, container: Container, image: Image, actual: Mapping[str, Any], notes: list[str]
     ) -> tuple[Case, tuple[str, ...]]:
+        from noded.spec.explain.case import Case
+
         profile = None
         try:
             profile = await self._profiles.past(container)
@@ -117,9 +120,12 @@ class Explain:
 
     async def _stages(
         self, container: Container, image: Image, spec: dict[str, Any], notes: list[str]
-    ) -> Stages:
+    ) -> list[tuple[Source, Mapping[str, Any]]]:
         """Who changed the spec after it was built, in order. What cannot be repeated today is noted."""
-        stages: Stages = []
+        from noded.plugins.edits import apply_edits
+        from noded.spec.explain.sources import Kind, Source
+
+        stages: list[tuple[Source, Mapping[str, Any]]] = []
         pod, config = container.sandbox.record.config, container.record.config
         inject = partial(self._spec.inject, container)
         try:

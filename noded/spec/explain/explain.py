@@ -131,7 +131,7 @@ def _explain(name: str, value: Any, causes: Iterable[_Cause]) -> Explained | Non
     )
     given = _distinct(cause.source for cause in ordered if not cause.unset)
     missing = _distinct(cause.source for cause in ordered if cause.unset)
-    if given and ordered[0].limit and (own := reason(name)) is not None:
+    if given and (ordered[0].limit or _built_in_profile(name, given)) and (own := reason(name)) is not None:
         given = (replace(given[0], note=own.note), *given[1:])
     if given:
         return Explained(name, value, given[0], given[1:_MOST_OTHERS], missing[:_MOST_OTHERS])
@@ -141,6 +141,12 @@ def _explain(name: str, value: Any, causes: Iterable[_Cause]) -> Explained | Non
             return None
         own = Source(Kind.DEFAULT, "", "what noded does when nobody says otherwise")
     return Explained(name, value, own, (), missing[:_MOST_OTHERS])
+
+
+def _built_in_profile(name: str, given: Iterable[Source]) -> bool:
+    """Whether a part of the filter is there since somebody chose a type of profile, and not a profile."""
+    kinds = {source.kind for source in given}
+    return name.startswith("linux.seccomp.") and not kinds & {Kind.HANDLER, Kind.PROFILE}
 
 
 def _distinct(sources: Iterable[Source]) -> tuple[Source, ...]:
