@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -95,6 +94,8 @@ class Player:
         self._away, self._back = threading.Event(), threading.Event()
         self._lives = 0
         self._log_at = 0
+        # Containers whose create was cancelled, which may be seen on their way down: pod, name, attempt.
+        self._fleeting: set[tuple[str, str, int]] = set()
         self.reached = 0  # number of the step that is being done; after the last, that of taking all down
         self.episodes = 0
 
@@ -135,6 +136,7 @@ class Player:
             self._remove_pod(Step("remove_pod", pod.number))
         self._remove_image(Step("remove_image"))
         self._check()
+        self._until(lambda: not self.world.cri.containers(), "no container is left")
         assert self.world.cri.pods() == []
         assert self.world.cri.containers() == []
 
@@ -579,16 +581,7 @@ class Player:
             else:
                 pod.in_flux = True
         elif inner.kind == "create" and container.may_be == {ABSENT} and pod.is_(READY):
-            name = (container.name, container.attempt)
-
-            def undone() -> bool:
-                return all(
-                    (one.metadata.name, one.metadata.attempt) != name or one.pod_sandbox_id != pod.identity
-                    for one in self.world.cri.containers()
-                )
-
-            self.world.settled()  # the cancel has reached the core: nothing becomes complete any more
-            self._until(undone, f"the cancelled create of {name} is undone")
+            self._fleeting.add((pod.identity, container.name, container.attempt))
             container.attempt += 1
 
     def _settled_rollback(self, pod: PodModel) -> None:
@@ -761,7 +754,9 @@ class Player:
                     code = self.world.cri.status(container.identity).exit_code
                     assert code in container.codes, f"{where} exited with {code}, expected {container.codes}"
                     container.codes = {code}
-        assert not there, f"containers that nobody made: {there}"
+        for one in there.values():
+            key = (one.pod_sandbox_id, one.metadata.name, one.metadata.attempt)
+            assert key in self._fleeting, f"a container that nobody made: {one}"
 
     def _check_addresses(self) -> None:
         ready = {pod.ip for pod in self._model.pods if pod.is_(READY) and pod.ip}
@@ -791,10 +786,3 @@ def resident_kilobytes(pid: int) -> int:
     """VmRSS of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-
-
-def commit() -> str:
-    """The commit of this tree, as git describes it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return done.stdout.strip() or "unknown"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from tests.soak.player import commit
 from tests.soak.soak import Outcome
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -36,6 +35,7 @@ def row(outcome: Outcome) -> str:
     result = outcome.error.splitlines()[0].replace("|", "/")[:120] if outcome.error else "clean"
     now = datetime.datetime.now(datetime.UTC)
     return (
-        f"| {now:%Y-%m-%d %H:%M} | {commit()} | {outcome.seed} | {outcome.seconds:.0f} | {outcome.episodes} "
-        f"| {outcome.steps} | {outcome.faults} | {leaks} | {first:.1f} / {last:.1f} | {result} |"
+        f"| {now:%Y-%m-%d %H:%M} | {outcome.commit} | {outcome.seed} | {outcome.seconds:.0f} "
+        f"| {outcome.episodes} | {outcome.steps} | {outcome.faults} | {leaks} "
+        f"| {first:.1f} / {last:.1f} | {result} |"
     )

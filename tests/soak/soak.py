@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +19,13 @@ EPISODE_STEPS = 120
 SHRINK_RUNS = 24
 
 
+def commit() -> str:
+    """The commit of this tree, as git describes it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return done.stdout.strip() or "unknown"
+
+
 @dataclass
 class Outcome:
     """What a soak has done.
@@ -28,6 +36,7 @@ class Outcome:
         kilobytes: memory of noded after the first and after the last episode.
         error: why it failed; "" = it did not.
         trace: the steps of the failed episode, shrunk where there was time.
+        commit: of this tree at the start.
     """
 
     seed: int
@@ -40,6 +49,7 @@ class Outcome:
     kilobytes: tuple[int, int] = (0, 0)
     error: str = ""
     trace: list[Step] = field(default_factory=list)
+    commit: str = field(default_factory=commit)
 
 
 def episode(seed: int, number: int, count: int = EPISODE_STEPS) -> list[Step]:

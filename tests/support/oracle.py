@@ -144,7 +144,7 @@ class Oracle:
                     yield sockets.get(inode, "socket of another kind").replace(
                         f"/.{self._daemon.pid:x}", "/.PID"
                     )
-                else:
+                elif "/timelines/" not in kind:  # the journal, which the first call about a pod opens
                     yield kind  # a path, or an anonymous thing without its number
 
 
