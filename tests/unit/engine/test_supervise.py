@@ -37,6 +37,9 @@ class World:
     async def delete(self, ref):
         self.deleted.append(ref)
 
+    async def release_cpus(self, container):
+        pass
+
     async def end(self, ended):
         self._fail("end")
         self.ended.append(ended)
@@ -47,11 +50,21 @@ class World:
             raise self.failures.pop(0)[1]
 
 
+class NoNotifier:
+    """No system calls are watched."""
+
+    def watch(self, container):
+        pass
+
+    async def explain(self, container, ended):
+        return ended
+
+
 def watched(world):
     async def main():
         with trio.fail_after(300):
             async with trio.open_nursery() as nursery:
-                supervisor = Supervisor(nursery)
+                supervisor = Supervisor(nursery, SimpleNamespace(active=False), NoNotifier())
                 supervisor.use(world)
                 supervisor.watch(world)
 
