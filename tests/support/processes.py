@@ -33,6 +33,20 @@ def read_until(
                 return seen[-1]
 
 
+def read_bytes_until(descriptor: int, wanted: bytes, seconds: float = 30.0) -> bytes:
+    """Read a descriptor until `wanted` is in what was read; return all of it.
+
+    Raises AssertionError with everything read at its end or when it takes too long.
+    """
+    deadline, seen = monotonic() + seconds, b""
+    while wanted not in seen:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - monotonic()))
+        data = os.read(descriptor, 65536) if ready else b""
+        assert data, f"{wanted!r} is not in {seen!r}"
+        seen += data
+    return seen
+
+
 def end(process: subprocess.Popen[bytes], seconds: float = 10.0) -> int:
     """Stop a program with SIGTERM, with SIGKILL when that does not help; return its status."""
     if process.poll() is None:

@@ -6,12 +6,13 @@ import hashlib
 import os
 import pty
 import re
-import select
 import subprocess
 import time
 import urllib.request
 
 import pytest
+
+from tests.support.processes import read_bytes_until
 
 pytestmark = pytest.mark.root
 
@@ -52,11 +53,11 @@ def test_a_terminal_has_job_control_size_and_one_output(start, crictl, daemon, t
     try:
         # The job itself says that it runs: a ^C before would be one for the shell.
         os.write(master, b"tty; sh -c 'echo to-stderr >&2; exec sleep 1000'\n")
-        seen = _read_until(master, b"to-stderr\r\n")
+        seen = read_bytes_until(master, b"to-stderr\r\n")
         assert b"/dev/pts/" in seen
         os.write(master, b"\x03")  # ^C ends sleep, not the shell
         os.write(master, b"echo status $?; exit 3\n")
-        assert b"status 130" in _read_until(master, b"status 130")
+        assert b"status 130" in read_bytes_until(master, b"status 130")
         assert process.wait(20) != 0
     finally:
         process.kill()
@@ -75,7 +76,7 @@ def test_attach_carries_input_and_output(start, run_crictl, crictl, daemon, tran
         # crictl attaches some time after its start; the container answers each line it gets.
         process.stdin.write(b"hello\n")
         process.stdin.flush()
-        assert _read_until(process.stdout.fileno(), b"got hello\n")
+        assert read_bytes_until(process.stdout.fileno(), b"got hello\n")
     finally:
         process.kill()
         process.wait()
@@ -135,11 +136,11 @@ def test_many_clients_attach_to_one_container(start, crictl, daemon, transport):
         for process in attached:  # each is attached once it has got an answer to its own line
             process.stdin.write(f"{process.pid}\n".encode())
             process.stdin.flush()
-            _read_until(process.stdout.fileno(), f"got {process.pid}\n".encode())
+            read_bytes_until(process.stdout.fileno(), f"got {process.pid}\n".encode())
         attached[0].stdin.write(b"for all\n")
         attached[0].stdin.flush()
         for process in attached:
-            _read_until(process.stdout.fileno(), b"got for all\n")
+            read_bytes_until(process.stdout.fileno(), b"got for all\n")
     finally:
         for process in attached:
             process.kill()
@@ -183,7 +184,7 @@ class Forward:
         )
 
     def __enter__(self):
-        said = _read_until(self._process.stdout.fileno(), b" -> ")
+        said = read_bytes_until(self._process.stdout.fileno(), b" -> ")
         self.url = "http://" + re.search(rb"127\.0\.0\.1:\d+", said)[0].decode()
         return self
 
@@ -196,13 +197,3 @@ class Forward:
         self._process.kill()
         self._process.wait()
         self._process.stdout.close()
-
-
-def _read_until(fd, wanted, seconds=20.0):
-    deadline, seen = time.monotonic() + seconds, b""
-    while wanted not in seen:
-        ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-        data = os.read(fd, 65536) if ready else b""
-        assert data, f"{wanted!r} is not in {seen!r}"
-        seen += data
-    return seen
