@@ -81,9 +81,9 @@ class Call:
 
     @property
     def last_ns(self) -> int:
-        """When it ended, or the last that is known of it."""
+        """When the last of it ended: work may go on when the client's deadline has passed."""
         known = (max(span.start_ns, span.end_ns) for span in self.spans)
-        return self.end_ns or max(known, default=self.start_ns)
+        return max(self.end_ns, self.start_ns, *known)
 
 
 class Kind(StrEnum):

@@ -42,7 +42,17 @@ class Journal:
     def write(self, calls: Iterable[Call]) -> None:
         """Append calls, and drop the oldest file when there are too many. Raises: OSError; then nothing,
         or a part that readers pass over, was written."""
-        data = b"".join(json.dumps(as_json(call), separators=(",", ":")).encode() + b"\n" for call in calls)
+        data = b""
+        for call in calls:
+            line = json.dumps(as_json(call), separators=(",", ":")).encode() + b"\n"
+            if data and len(data) + len(line) > self._file_bytes:
+                self._append(data)
+                data = b""
+            data += line
+        if data:
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
         if self._fd < 0 or self._used_bytes + len(data) > self._file_bytes:
             self._open(len(data))
         self._used_bytes += len(data)

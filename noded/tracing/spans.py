@@ -35,6 +35,16 @@ class Position(NamedTuple):
     span: int
 
 
+class _Begun(NamedTuple):
+    """A step in progress."""
+
+    number: int
+    parent: int
+    name: str
+    start_ns: int
+    attributes: Mapping[str, str]
+
+
 CURRENT: ContextVar[Position | None] = ContextVar("noded_span", default=None)
 
 
@@ -64,7 +74,7 @@ class Record:
         self.lost = 0
         self._ids = itertools.count(1)
         self._ended: list[Span] = []
-        self._open: dict[int, Span] = {}
+        self._open: dict[int, _Begun] = {}
         self._told = 0  # how many of `_ended` have been taken
         self._news = True
 
@@ -90,18 +100,19 @@ class Record:
         if number > _MOST_SPANS:
             self.lost += 1
             return 0
-        self._open[number] = Span(number, parent, name, self.now_ns(), 0, "", attributes)
+        self._open[number] = _Begun(number, parent, name, self.now_ns(), attributes)
         self._news = True
         return number
 
     def end(self, number: int, error: str, attributes: Mapping[str, str], *, least_ns: int) -> None:
         """End a step, and forget it if it was short and no failure."""
-        span = self._open.pop(number, None)
-        if span is None:  # the call was over before
+        begun = self._open.pop(number, None)
+        if begun is None:  # the call was over before
             return
         end_ns = self.now_ns()
-        if error or end_ns - span.start_ns >= least_ns:
-            self._ended.append(replace(span, end_ns=end_ns, error=error, attributes=attributes))
+        if error or end_ns - begun.start_ns >= least_ns:
+            _, parent, name, start_ns, _ = begun
+            self._ended.append(Span(number, parent, name, start_ns, end_ns, error, attributes))
         self._news = True
 
     def add(self, name: str, parent: int, start_ns: int, end_ns: int, attributes: Mapping[str, str]) -> int:
@@ -126,7 +137,7 @@ class Record:
 
     def snapshot(self) -> Call:
         """All that is known now."""
-        return replace(self._call, spans=(*self._ended, *tuple(self._open.values())))
+        return replace(self._call, spans=(*self._ended, *self._unended()))
 
     def news(self) -> Call | None:
         """What is new since the last time, None if nothing is; steps in progress are new until they end."""
@@ -135,7 +146,14 @@ class Record:
         self._news = False  # before the look: a thread may end a step meanwhile
         ended = self._ended[self._told :]
         self._told += len(ended)
-        return replace(self._call, spans=(*ended, *tuple(self._open.values())))
+        return replace(self._call, spans=(*ended, *self._unended()))
+
+    def _unended(self) -> list[Span]:
+        # `list` at once: a thread may begin or end a step meanwhile.
+        return [
+            Span(number, parent, name, start_ns, 0, "", attributes)
+            for number, parent, name, start_ns, attributes in list(self._open.values())
+        ]
 
     @property
     def over(self) -> bool:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 
 # In the order of a run: what wants an undisturbed daemon first.
-NAMES = ("pod_start", "execs", "memory", "throughput", "idle", "lists", "restart", "pulls", "simulation")
+NAMES = (
+    "pod_start",
+    "execs",
+    "memory",
+    "throughput",
+    "timeline",
+    "idle",
+    "lists",
+    "restart",
+    "pulls",
+    "simulation",
+)
 
 
 def load(name: str):

@@ -37,6 +37,13 @@ def test_it_never_takes_more_than_its_bytes_and_keeps_the_newest(tmp_path):
     assert len(kept) > 15
 
 
+def test_a_burst_of_calls_is_bounded_too(tmp_path):
+    journal = Journal(tmp_path / "j", files=3, file_bytes=4000)
+    journal.write(numbered(number) for number in range(200))
+    assert max(path.stat().st_size for path in (tmp_path / "j").iterdir()) <= 4000
+    assert journal.read()[-1] == numbered(199)
+
+
 def test_a_line_that_a_crash_cut_off_costs_no_other(tmp_path):
     journal = Journal(tmp_path / "j")
     journal.write([numbered(1), numbered(2)])

@@ -122,6 +122,13 @@ def test_an_unfinished_call_ends_where_it_is_known_last():
     assert listed[0].end_ns == BEGUN_NS + 6 * MS
 
 
+def test_work_that_goes_on_after_the_clients_deadline_is_shown_to_its_end():
+    late = call("RunPodSandbox", 0, 100, [(0, "network", 1, 400)], error="DEADLINE_EXCEEDED: it goes on")
+    (phase,) = Timeline(WEB, (late,)).phases
+    assert phase.end_ns == BEGUN_NS + 400 * MS
+    assert max(row.end_ns for row in rows(phase)) == phase.end_ns
+
+
 def test_the_last_steps_of_a_failure_leave_its_rollback_out():
     assert last_steps(failed().calls[-1]) == ["rootfs", "spec", "runtime", "runc create"]
 
