@@ -220,6 +220,10 @@ class Config:
     default_ulimits: Mapping[str, str] = field(default_factory=dict)
     # file with mounts of every container, lines /SOURCE:/DESTINATION (containers-mounts.conf(5)), "" = none
     default_mounts_file: Path | None = None
+    # files with classes of block I/O and of RDT that pods choose by the annotations
+    # blockio.resources.beta.kubernetes.io/pod, rdt.resources.beta.kubernetes.io/container.NAME...; "" = none
+    blockio_config_file: Path | None = None
+    rdt_config_file: Path | None = None  # its groups below /sys/fs/resctrl must exist
     infra_ctr_cpuset: str = ""  # CPUs of the init process of pods, such as "0-1"; "" = all
     # CPUs that containers with the annotation cpu-shared.crio.io/CONTAINER = "enable" get beside their own
     shared_cpuset: str = ""

@@ -27,6 +27,7 @@ from noded.engine.looks import Looks
 from noded.engine.past import Past, volume_directory
 from noded.engine.pod_files import effective_hostname
 from noded.engine.registry import Registry
+from noded.engine.resource_classes import blockio_of, rdt_of
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_profiles import SeccompProfiles
@@ -191,6 +192,8 @@ class BundleSpec:
             host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
             hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
             log_path=container.record.log_path,
+            block_io=await blockio_of(self._config, self._facts, annotations, config.name),
+            rdt_class=await rdt_of(self._config, annotations, config.name),
             stop_signal=container.record.stop_signal,
             seccomp_mode=NotifyMode(container.record.seccomp_mode) if container.record.seccomp_mode else None,
             seccomp_listener=str(self._layout.seccomp_listener(container.id)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from noded.errors import InvalidArgument
-from noded.network.quantity import parse_quantity
+from noded.model.quantity import parse_quantity
 
 ANNOTATION = "noded.io/disk-quota"
 

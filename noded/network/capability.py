@@ -27,7 +27,7 @@ from typing import Any
 
 from noded.errors import InvalidArgument
 from noded.model.pod import PodConfig, PortProtocol
-from noded.network.quantity import parse_quantity
+from noded.model.quantity import parse_quantity
 
 INGRESS_ANNOTATION = "kubernetes.io/ingress-bandwidth"
 EGRESS_ANNOTATION = "kubernetes.io/egress-bandwidth"

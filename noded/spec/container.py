@@ -56,6 +56,10 @@ def container_spec(inputs: ContainerInputs) -> Built:
         "resources": {"devices": device_rules(inputs), **resources.value},
         "namespaces": namespaces,
     }
+    if inputs.block_io:
+        linux["resources"]["blockIO"] = dict(inputs.block_io)
+    if inputs.rdt_class:
+        linux["intelRdt"] = {"closID": inputs.rdt_class}
     if propagation := rootfs_propagation(inputs):
         linux["rootfsPropagation"] = propagation
     if seccomp := container_seccomp(inputs, frozenset(capabilities.granted)):

@@ -189,6 +189,8 @@ class ContainerInputs:
         seccomp_profile: a checked profile that replaces the one the client's choice names: the
             contents of a Localhost profile, or the one that an annotation names for a container
             without a choice; None for the others.
+        block_io: limits of its class, as `linux.resources.blockIO`; None = without a class.
+        rdt_class: its class of cache and memory bandwidth, "" = none.
         seccomp_mode, seccomp_listener: what is to be told of the container's system calls, and the
             socket that gets the filter's descriptor; None = nothing.
         process_label, mount_label: SELinux contexts, "" = none.
@@ -215,6 +217,8 @@ class ContainerInputs:
     hostname: str = ""
     log_path: str = ""
     stop_signal: str = ""
+    block_io: Mapping[str, Any] | None = None
+    rdt_class: str = ""
     seccomp_profile: Mapping[str, Any] | None = None
     seccomp_mode: NotifyMode | None = None
     seccomp_listener: str = ""

@@ -17,6 +17,8 @@ _KEY: Final = re.compile(
 )
 _SPECIAL: Final = tuple("&*!|>[]{}%@`,")
 _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_MOST_LINES: Final = 10_000
+_DEEPEST: Final = 20
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 
 
@@ -88,6 +90,81 @@ def scalars(text: str) -> dict[str, str]:
             key = str(_scalar(match["key"].strip(), number))
             found[key] = str(_scalar(value, number)) if quoted else value
     return found
+
+
+def parse_blocks(text: str) -> Any:
+    """A document of nested mappings and lists of scalars, as administrators write configurations.
+
+    Beyond `parse`: block sequences, also with mappings in them, and flow sequences of scalars.
+
+    Raises: InvalidArgument naming the line.
+    """
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"not JSON: {error}") from None
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = _without_comment(line).rstrip()
+        body = content.lstrip(" ")
+        if body.startswith("\t"):
+            raise InvalidArgument(f"line {number}: indented by a tab")
+        if body and content != "---":
+            lines.append((len(content) - len(body), body, number))
+    if len(lines) > _MOST_LINES:
+        raise InvalidArgument(f"more than {_MOST_LINES} lines")
+    lines.reverse()
+    value = _block(lines, 0) if lines else None
+    if lines:
+        raise InvalidArgument(f"line {lines[-1][2]}: its indentation fits no line above")
+    return value
+
+
+def _block(lines: list[tuple[int, str, int]], depth: int) -> Any:
+    """The mapping or sequence whose first line is the last of `lines`; takes its lines away."""
+    indent, first, number = lines[-1]
+    if depth > _DEEPEST:
+        raise InvalidArgument(f"line {number}: nested deeper than {_DEEPEST}")
+    is_list = _is_item(first)
+    items: list[Any] = []
+    mapping: dict[str, Any] = {}
+    while lines and lines[-1][0] == indent and _is_item(lines[-1][1]) == is_list:
+        _, body, number = lines.pop()
+        if is_list:
+            rest = body[1:].lstrip(" ")
+            if rest and (_is_item(rest) or _KEY.match(rest)):
+                lines.append((indent + len(body) - len(rest), rest, number))
+                items.append(_block(lines, depth + 1))
+            else:
+                items.append(_value(rest, lines, indent, number, depth))
+            continue
+        match = _KEY.match(body)
+        if match is None:
+            raise InvalidArgument(f"line {number}: {body[:60]!r} is not `key: value`")
+        key = str(_scalar(match["key"].strip(), number))
+        if key in mapping:
+            raise InvalidArgument(f"line {number}: key {key!r} is repeated")
+        text = (match["value"] or "").strip()
+        below = lines[-1] if lines else (0, "", 0)
+        if not text and below[0] == indent and _is_item(below[1]):  # a list may stand right below its key
+            mapping[key] = _block(lines, depth + 1)
+        else:
+            mapping[key] = _value(text, lines, indent, number, depth)
+    return items if is_list else mapping
+
+
+def _value(text: str, lines: list[tuple[int, str, int]], indent: int, number: int, depth: int) -> Any:
+    if not text:
+        return _block(lines, depth + 1) if lines and lines[-1][0] > indent else None
+    if text.startswith("[") and text.endswith("]"):
+        inner = text[1:-1].strip()
+        return [_scalar(part.strip(), number) for part in inner.split(",")] if inner else []
+    return _scalar(text, number)
+
+
+def _is_item(body: str) -> bool:
+    return body == "-" or body.startswith("- ")
 
 
 class _Below(dict[str, Any]):

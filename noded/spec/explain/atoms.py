@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from noded.model.pod import SecurityProfile
-from noded.spec.inputs import SpecPolicy
+from noded.spec.inputs import ContainerInputs, SpecPolicy
 
 Path = tuple[Any, ...]  # names of attributes, positions in tuples, keys of mappings
 
@@ -48,7 +48,7 @@ def atoms(value: Any, path: Path = (), owner: type = object) -> Iterator[Atom]:
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     if name in _PROFILES:
         yield Atom(path, owner, value, False, _OTHER_PROFILES, every=True)
-    elif owner is SpecPolicy and name == "base":
+    elif (owner is SpecPolicy and name == "base") or (owner is ContainerInputs and name == "block_io"):
         yield Atom(path, owner, value, False, (None,))
     elif name in ("passwd", "group") and isinstance(value, str):
         moved = _ID.sub(lambda found: str(int(found[1]) + 1), value)

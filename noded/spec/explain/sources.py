@@ -10,6 +10,7 @@ from noded.model.host import HostFacts
 from noded.model.image import ImageConfig
 from noded.model.pod import PodConfig, ProfileType
 from noded.model.runtime import RuntimeFeatures
+from noded.spec.classes import class_of
 from noded.spec.explain.atoms import Atom, Path
 from noded.spec.explain.case import Case
 from noded.spec.inputs import (
@@ -203,6 +204,10 @@ def _resolved(case: Case, inputs: ContainerInputs, atom: Atom, head: str, rest: 
         )
     if head == "node_mounts":
         return _node_mount(inputs.node_mounts[rest[0]])
+    if head in ("block_io", "rdt_class"):
+        kind = "rdt" if head == "rdt_class" else "blockio"
+        chosen = class_of(kind, inputs.pod.annotations, inputs.container.name)
+        return Source(Kind.ANNOTATION, chosen[0] if chosen else kind, f"a class of {kind}_config_file")
     if head == "devices":
         return _device(case, inputs, rest)
     if head == "host_devices":

@@ -22,12 +22,24 @@ BASE = {
 }
 
 
+BLOCKIO = """
+Classes:
+  slow:
+    - Devices:
+        - /dev/[svhx]*
+        - /dev/nvme*
+        - /dev/loop*
+      ThrottleReadBps: 77G
+"""
+
+
 @pytest.fixture
 def daemon(tmp_path, pushed):
     base = tmp_path / "base.json"
     base.write_text(json.dumps(BASE))
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/token").write_text("s3cret")
+    (tmp_path / "blockio.yaml").write_text(BLOCKIO)
     (tmp_path / "mounts.conf").write_text(f"{tmp_path}/secrets:/run/secrets\n{tmp_path}/absent:/mnt\n")
     handler = {
         "allowed_annotations": [
@@ -48,6 +60,7 @@ def daemon(tmp_path, pushed):
             "default_sysctls": {"kernel.shmmni": "55", "kernel.shmall": "5555"},
             "default_mounts_file": str(tmp_path / "mounts.conf"),
             "shared_cpuset": "1",
+            "blockio_config_file": str(tmp_path / "blockio.yaml"),
             "infra_ctr_cpuset": "0",
             "workloads": {
                 "management": {
@@ -166,3 +179,22 @@ def test_what_the_administrator_adds_is_seen_in_every_container(daemon, cri, bus
     (tmp_path / "base.json").write_text('{"process": {"rlimit": []}}')
     with pytest.raises(grpc.RpcError, match=r"runtimes\..*base_spec: .*: process.rlimit: not known"):
         cri.run_pod(daemon.pod_config(cri), handler)
+
+
+def test_classes_of_block_io_reach_the_cgroup_and_absent_ones_are_refused(daemon, cri, busybox, handler):
+    pod = daemon.pod_config(cri)
+    key = "blockio.resources.beta.kubernetes.io"
+    pod.annotations.update({f"{key}/pod": "slow", f"{key}/container.bad": "fast"})
+    pod.annotations["rdt.resources.beta.kubernetes.io/container.cached"] = "gold"
+    sandbox = cri.run_pod(pod, handler)
+    container = cri.run_container(sandbox, cri.container_config("main", busybox, ["sleep", "1000"]), pod)
+    script = (
+        "cat /sys/fs/cgroup/blkio/blkio.throttle.read_bps_device 2>/dev/null || cat /sys/fs/cgroup/io.max"
+    )
+    assert b"77000000000" in cri.exec(container, "/bin/sh", "-c", script).stdout
+    for name, words in (
+        ("bad", "annotation .*/container.bad: there is no class 'fast', but slow"),
+        ("cached", "annotation .*/container.cached: .* set rdt_config_file"),
+    ):
+        with pytest.raises(grpc.RpcError, match=words):
+            cri.run_container(sandbox, cri.container_config(name, busybox, ["sleep", "1000"]), pod)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noded.errors import InvalidArgument
-from noded.network.quantity import parse_quantity
+from noded.model.quantity import parse_quantity
 
 
 @pytest.mark.parametrize(

@@ -478,6 +478,11 @@ CASES: dict[str, ContainerInputs | InfraInputs] = {
         host=replace(HOST, apparmor=True),
         policy=SpecPolicy(apparmor_profile="site-default"),
     ),
+    "classes_of_block_io_and_rdt": inputs(
+        pod=pod(annotations={"blockio.resources.beta.kubernetes.io/pod": "slow"}),
+        block_io={"weight": 80, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 50_000_000}]},
+        rdt_class="gold",
+    ),
     "stop_signal": inputs(stop_signal="SIGRTMIN+3"),
     "writable_cgroup": inputs(policy=SpecPolicy(cgroup_writable=True)),
     # devices
