@@ -127,7 +127,6 @@ _HANDLER = {
     "cgroup_writable": "cgroup_writable",
     "base": "base_spec",
     "exec_cpu_affinity": "exec_cpu_affinity",
-    "apparmor_profile": "apparmor_profile",
 }
 _NAMESPACES = {
     "net": "the pod's network namespace",
@@ -269,6 +268,8 @@ def _policy(case: Case, path: Path) -> Source | None:
         rest = (inputs.policy.rlimits[rest[0]].type.removeprefix("RLIMIT_").lower(),)
     elif field == "environment" and rest:
         rest = (inputs.policy.environment[rest[0]][0],)
+    if field == "apparmor_profile":
+        return Source(Kind.CONFIG, field, "of the node or of the runtime handler")
     if field in _HANDLER:
         return Source(Kind.HANDLER, _path(f"runtimes.{case.handler}.{_HANDLER[field]}", rest))
     if field in _CONFIG:
