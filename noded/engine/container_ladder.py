@@ -211,8 +211,10 @@ class ContainerLadder:
         try:
             task = replace(self._task(container), restore_from=images)
             container.created_pid = await runtime.create(task)
+            await self._tunings.up(container)
         except BaseException:
             with trio.move_on_after(_UNDO_SECONDS, shield=True):
+                await self._tunings.down(container)
                 await runtime.delete(container.ref)
             raise
         await self._restores.drop_files(container)
@@ -238,7 +240,8 @@ class ContainerLadder:
     # cpus: what annotations ask of the CPUs, once its cgroup is there
 
     async def _cpus_up(self, container: Container) -> None:
-        await self._tunings.up(container)
+        if not container.record.restore:  # else it has no cgroup before its start
+            await self._tunings.up(container)
 
     async def release_cpus(self, container: Container) -> None:
         """Undo what was done to the node's CPUs for a container that has ended. Idempotent."""
