@@ -107,6 +107,8 @@ def everything() -> Case:
             devices=(device,),
             host_devices=(device,),
             seccomp_profile=DOCKER_PROFILE,
+            block_io={"weight": 100},
+            rdt_class="gold",
             seccomp_mode=NotifyMode.LOG,
             seccomp_listener="/run/listener",
             process_label="p",
