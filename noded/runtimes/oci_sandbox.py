@@ -236,6 +236,10 @@ class OciSandbox:
             done = await self._parts.run(f"could not tell the state of container {ref.id}", "state", ref.id)
         except NotFound:
             return TaskState.MISSING
+        except FailedPrecondition:
+            if not runtime_state(self._parts.runtime_root, ref.id):  # removed while we asked
+                return TaskState.MISSING
+            raise
         try:
             return _STATES[json.loads(done.stdout)["status"]]
         except (ValueError, KeyError, TypeError):
