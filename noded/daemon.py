@@ -233,6 +233,7 @@ class Daemon:
         changed = settings.changed_keys(self._config, config)
         if changed & {"runtimes", "default_runtime"}:
             await self._bridge.call(self._engine.reload.apply, config, deadline_seconds=_RELOAD_SECONDS)
+        await self._bridge.call(self._engine.images.read_stores, deadline_seconds=_RELOAD_SECONDS)
         logs.set_level(config.log_level)
         if fixed := sorted(changed - settings.RELOADABLE):
             log.warning("restart noded for these changed keys to take effect", keys=fixed)

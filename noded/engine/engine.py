@@ -313,6 +313,7 @@ async def open_engine(
                 network=network,
                 sandboxes=sandboxes,
                 nri=nri,
+                image_stores=stores,
             )
             journal = Journal(layout.timelines)
             exporter = Exporter(config.tracing.endpoint) if config.tracing.endpoint else None

@@ -48,6 +48,10 @@ class Images:
         await self._stores.refresh()  # somebody may have put the image there
         return await self._puller.pull(reference, credential, namespace)
 
+    async def read_stores(self) -> None:
+        """Read the additional stores that have changed. Cancels as `AdditionalStores.refresh`."""
+        await self._stores.refresh()
+
     async def remove(self, reference: str) -> None:
         """Remove an image with all its tags. Idempotent. Spec: CRI v1 RemoveImage."""
         await self._library.remove(reference)

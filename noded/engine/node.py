@@ -11,6 +11,7 @@ from noded.engine.debts import Debt
 from noded.engine.handlers import Handlers
 from noded.engine.nri import Nri
 from noded.engine.sandboxes import Sandboxes
+from noded.images.stores import AdditionalStores
 from noded.model.host import HostFacts
 from noded.model.network import NetworkStatus
 from noded.model.runtime import RuntimeFeatures
@@ -41,6 +42,7 @@ class Node:
         network: Network,
         sandboxes: Sandboxes,
         nri: Nri,
+        image_stores: AdditionalStores,
     ) -> None:
         self._config = config
         self._facts = facts
@@ -49,6 +51,7 @@ class Node:
         self._network = network
         self._sandboxes = sandboxes
         self._nri = nri
+        self._image_stores = image_stores
 
     @property
     def default_handler(self) -> str:
@@ -59,7 +62,7 @@ class Node:
         return self._facts.cgroup_driver.value
 
     def runtime_conditions(self) -> Sequence[Condition]:
-        """RuntimeReady, then whether something is owed."""
+        """RuntimeReady, then whether something is owed, and whether additional image stores are there."""
         problem = self._handlers.problems.get(self._handlers.default, "")
         ready = Condition(
             "RuntimeReady",
@@ -77,7 +80,16 @@ class Node:
             "TakeDownOwed" if debts else "",
             f"{len(debts)} pod sandboxes could not be taken down yet: {owed}" if debts else "",
         )
-        return (ready, clean)
+        if not self._config.images.additional_stores:
+            return (ready, clean)
+        problems = self._image_stores.problems()
+        stores = Condition(
+            "NodedImageStores",
+            not problems,
+            "StoreUnusable" if problems else "",
+            "; ".join(problems.values()),
+        )
+        return (ready, clean, stores)
 
     def network_status(self) -> NetworkStatus:
         """Whether pods can be attached to the network, and why not."""

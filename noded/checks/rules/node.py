@@ -91,8 +91,15 @@ def _daemon(facts: Facts) -> Iterator[Result]:
     else:
         yield ok("daemon.running", f"noded {daemon.version} answers at {daemon.listen}")
     for kind, met, message in daemon.conditions:
+        if not met and kind == "NodedImageStores":
+            yield warn(
+                "daemon.image_stores",
+                message,
+                "its images are not listed, and containers of them do not start",
+                "mount it, or write it with `noded images export-store`; then systemctl reload noded",
+            )
         # Debts are told below, with what to do about them.
-        if not met and kind != "NodedNoDebts":
+        elif not met and kind != "NodedNoDebts":
             yield fail(
                 f"daemon.{kind}",
                 message or "not met",

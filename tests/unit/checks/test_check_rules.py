@@ -553,6 +553,16 @@ FAULTS = [
         "status",
     ),
     ("debts", daemon(debts=2), "daemon.debts", WARN, "2 teardowns", "debts list"),
+    (
+        "an image store that is away",
+        daemon(
+            conditions=(("RuntimeReady", True, ""), ("NodedImageStores", False, "/mnt/i does not answer"))
+        ),
+        "daemon.image_stores",
+        WARN,
+        "/mnt/i does not answer",
+        "export-store",
+    ),
 ]
 
 
