@@ -121,7 +121,8 @@ CRIO: Mapping[str, _Rule] = {
     "crio.runtime.selinux": _differs("SELinux is used where the kernel enforces it"),
     "crio.runtime.conmon_cgroup": _maps("monitor_cgroup", "", _monitor),
     "crio.runtime.drop_infra_ctr": _differs("always so: a pod needs no infra container"),
-    "crio.runtime.infra_ctr_cpuset": _none("a pod needs no infra container"),
+    "crio.runtime.infra_ctr_cpuset": _maps("infra_ctr_cpuset"),
+    "crio.runtime.shared_cpuset": _maps("shared_cpuset"),
     "crio.runtime.pinns_path": _differs("noded pins namespaces itself"),
     "crio.runtime.namespaces_dir": _differs("/run/netns"),
     "crio.runtime.manage_ns_lifecycle": _differs("always so"),
@@ -131,11 +132,13 @@ CRIO: Mapping[str, _Rule] = {
         "containers inherit the limits of noded.service: LimitNOFILE= there"
     ),
     "crio.runtime.default_env": _none("set variables in the pods"),
-    "crio.runtime.default_mounts_file": _none("mount what pods need as volumes"),
-    "crio.runtime.hooks_dir": _none("OCI hooks are not run; a plugin can edit the spec (noded_spec_edits)"),
+    "crio.runtime.default_mounts_file": _maps("default_mounts_file"),
+    "crio.runtime.blockio_config_file": _maps("blockio_config_file"),
+    "crio.runtime.rdt_config_file": _maps("rdt_config_file", "the groups below /sys/fs/resctrl must exist"),
+    "crio.runtime.hooks_dir": _maps("hooks_dirs"),
     "crio.runtime.additional_devices": _none("use a device plugin"),
-    "crio.runtime.allowed_devices": _none("use a device plugin"),
-    "crio.runtime.cdi_spec_dirs": _differs("see what noded says of CDI in its README"),
+    "crio.runtime.allowed_devices": _maps("allowed_devices"),
+    "crio.runtime.cdi_spec_dirs": _maps("cdi_spec_dirs"),
     "crio.runtime.read_only": _none("readOnlyRootFilesystem of the pods"),
     "crio.runtime.ctr_stop_timeout": _none(_KUBELET + ": terminationGracePeriodSeconds"),
     "crio.image.insecure_registries": _differs("set insecure = true for the registry in registries.conf"),
@@ -259,6 +262,9 @@ def _crio(found: Translation, merged: Mapping[str, Any]) -> None:
         if key == "crio.runtime.runtimes":
             for name, table in value.items():
                 _crio_handler(found, name, table)
+        elif key == "crio.runtime.workloads":
+            found.set("workloads", value)
+            found.rows.append(Row(key, ", ".join(value), MAPS, "workloads"))
         else:
             _apply(found, key, value, CRIO.get(key))
     if not metrics.get("enable_metrics"):
@@ -289,8 +295,8 @@ def _crio_handler(found: Translation, name: str, table: Mapping[str, Any]) -> No
             found.rows.append(Row(f"{where}.{key}", _shown(value), DIFFERS, note))
         elif key == "allowed_annotations":
             found.set(f"runtimes.{name}.allowed_annotations", list(value))
-            note = "for the runtime; those that CRI-O itself acts on do nothing here"
-            found.rows.append(Row(f"{where}.{key}", _shown(value), DIFFERS, note))
+            note = f"runtimes.{name}.allowed_annotations; docs/annotations.md says what each does"
+            found.rows.append(Row(f"{where}.{key}", _shown(value), MAPS, note))
         elif key == "default_annotations":
             found.set(f"runtimes.{name}.default_annotations", dict(value))
             found.rows.append(

@@ -27,7 +27,7 @@ from noded.spec.inputs import ContainerInputs, NamespacePaths
 from noded.spec.user import resolve_user
 
 CGROUPS = Path("/sys/fs/cgroup")
-APPLETS = "sh cat chmod echo grep head hostname id ls mkdir mount sleep stat touch"
+APPLETS = "sh cat chmod echo grep head hostname id ls mkdir mknod mount sleep stat touch"
 FEATURES = RuntimeFeatures("test", recursive_read_only_mounts=True, user_namespaces=True, idmap_mounts=False)
 POD = PodConfig(SandboxKey("default", "web", "uid-1", 0))
 TIMEOUT_SECONDS = 60.0

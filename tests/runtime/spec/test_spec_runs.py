@@ -23,9 +23,17 @@ from noded.model.pod import (
     SecurityProfile,
     UserNamespace,
 )
+from noded.spec.base import parse_base_spec
 from noded.spec.container import container_spec
 from noded.spec.infra import infra_spec
-from noded.spec.inputs import InfraInputs, NamespacePaths, ResolvedDevice, ResolvedMount, SpecPolicy
+from noded.spec.inputs import (
+    InfraInputs,
+    NamespacePaths,
+    NodeMount,
+    ResolvedDevice,
+    ResolvedMount,
+    SpecPolicy,
+)
 from noded.spec.process import exec_process
 
 pytestmark = pytest.mark.root
@@ -180,6 +188,66 @@ def test_limits_reach_the_cgroup(node):
         wanted = ["67108864", "50", "50000"]
     output = node.run(script, container(resources=resources), policy=SpecPolicy(pids_limit=50))
     assert output.splitlines() == wanted
+
+
+def test_no_more_tasks_run_than_the_pids_limit_allows(node):
+    script = "(for n in 1 2 3 4 5 6 7 8 9; do sleep 1 & done) 2>&1; true"
+    for limit, refused in ((5, True), (50, False)):
+        output = node.run(script, policy=SpecPolicy(pids_limit=limit))
+        assert ("can't fork" in output) == refused
+
+
+def test_a_device_that_nobody_named_cannot_be_used(node):
+    security = ContainerSecurity(add_capabilities=("MKNOD",))
+    script = "mknod /tmp/kmsg c 1 11; (: > /tmp/kmsg) 2>&1; mknod /tmp/null c 1 3; : > /tmp/null && echo fine"
+    output = node.run(script, container(security=security))
+    assert "Operation not permitted" in output
+    assert output.endswith("fine\n")
+
+
+def test_mounts_of_the_node_are_readonly_and_replace_what_is_there(node, tmp_path):
+    for name, text in (("empty", ""), ("zero", "0\n")):
+        (tmp_path / name).write_text(text)
+    mounts = [NodeMount("/etc/system-fips", str(tmp_path / "empty"), "fips")]
+    if Path("/proc/sys/crypto/fips_enabled").exists():
+        mounts.append(NodeMount("/proc/sys/crypto/fips_enabled", str(tmp_path / "zero"), "disable-fips"))
+    output = node.run(
+        "stat -c %s /etc/system-fips; (echo x > /etc/system-fips) 2>&1; "
+        "grep -c ' /proc/sys/crypto/fips_enabled ' /proc/mounts; true",
+        node_mounts=tuple(mounts),
+    ).splitlines()
+    assert output[0] == "0"
+    assert "Read-only file system" in output[1]
+    assert output[2] == str(len(mounts) - 1)
+
+
+def test_a_base_spec_adds_limits_variables_and_mounts_and_no_rights(node):
+    base = parse_base_spec(
+        json.dumps(
+            {
+                "process": {
+                    "capabilities": {"effective": ["CAP_SYS_ADMIN"], "bounding": ["CAP_SYS_ADMIN"]},
+                    "env": ["SITE=a"],
+                    "rlimits": [{"type": "RLIMIT_CORE", "soft": 7, "hard": 8}],
+                },
+                "mounts": [
+                    {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]}
+                ],
+                "linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}, "maskedPaths": []},
+            }
+        )
+    )
+    output = node.run(
+        "cat /proc/self/status; echo site:$SITE; "
+        "grep -c 'core .* 7 *8 ' /proc/self/limits; grep -c ' /mnt tmpfs' /proc/mounts",
+        container(security=ContainerSecurity(seccomp=DEFAULT)),
+        policy=SpecPolicy(base=base),
+    )
+    facts = status(output)
+    assert facts["CapEff"] == facts["CapBnd"] == "00000000000005fb"
+    assert facts["Seccomp"] == "2"
+    assert facts["site"] == "a"
+    assert output.splitlines()[-2:] == ["1", "1"]
 
 
 def test_the_node_namespaces_are_shared_on_request(node):

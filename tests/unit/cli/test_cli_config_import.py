@@ -164,7 +164,7 @@ def test_a_whole_crio_conf_becomes_a_configuration():
     assert handlers["kata"].type == "kata"
     told = verdicts(found)
     assert told["crio.root"] == "differs"
-    assert told["crio.runtime.hooks_dir"] == "none"
+    assert told["crio.runtime.hooks_dir"] == "maps"
     assert told["crio.nri.enable_nri"] == "none"
     assert told["crio.runtime.conmon_cgroup"] == "none", "system.slice is no absolute path"
     assert told["crio.runtime.cgroup_manager"] == "maps"
