@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from noded.errors import Aborted
-from noded.tracing.spans import held, wait
+from noded.tracing.spans import held, wait, waited
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ class Operation(Generic[T]):
     done: trio.Event = field(default_factory=trio.Event)
     started: float = field(default_factory=time.monotonic)
     waiters: int = 0
+    ended_ns: int = 0  # by time.monotonic_ns()
     stage: Callable[[], str] = lambda: ""
     abandoned: Callable[[T], None] | None = None
     value: T | None = None
@@ -120,6 +121,7 @@ class Operations:
                 if operation.error is None and operation.abandoned is not None:
                     operation.abandoned(operation.value)  # type: ignore[arg-type] # as below
             raise
+        waited("wait for the event loop", operation.ended_ns)
         if operation.error is not None:
             raise operation.error
         return operation.value  # type: ignore[return-value] # set whenever error is not
@@ -136,4 +138,5 @@ class Operations:
             operation.error = error
         finally:
             del self._running[key]
+            operation.ended_ns = time.monotonic_ns()
             operation.done.set()

@@ -85,16 +85,22 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
 
-    def read(self, about: Sequence[str] = ()) -> list[Call]:
+    def read(self, about: Sequence[str] = (), *, newest: int | None = None) -> list[Call]:
         """All calls, or those whose lines have one of these texts; parts of a call are separate.
+
+        Args:
+            newest: look at so many files only, None = all.
 
         A line that cannot be read is passed over.
         """
         needles = [json.dumps(text)[1:-1].encode() for text in about]
-        return list(self._calls(lambda line: not needles or any(needle in line for needle in needles)))
+        return list(
+            self._calls(lambda line: not needles or any(needle in line for needle in needles), newest)
+        )
 
-    def _calls(self, wanted: Callable[[bytes], bool]) -> Iterator[Call]:
-        for path in self._names():
+    def _calls(self, wanted: Callable[[bytes], bool], newest: int | None) -> Iterator[Call]:
+        names = self._names()
+        for path in names if newest is None else names[-newest:]:
             try:
                 data = path.read_bytes()
             except FileNotFoundError:  # dropped meanwhile

@@ -92,10 +92,9 @@ def test_a_timeline_explains_the_time_that_the_client_measured(daemon, cri):
     assert {"manifest", "layers", "download", "inflate and extract", "publish"} <= set(names(pulled["steps"]))
     assert {"rootfs", "spec", "start conmon", "runc create"} <= set(names(create["steps"]))
     assert "runc start" in names(start["steps"])
-    for call in calls:
-        took_ns = call["end_ns"] - call["start_ns"]
-        # A call has some milliseconds of its own: decoding, two event loops, the answer.
-        assert covered_ns(call) >= took_ns * (1 - WITHIN) - 4_000_000, (call["method"], call["steps"])
+    # What is left is the daemon's own: decoding, two event loops, the answer.
+    took_ns = sum(call["end_ns"] - call["start_ns"] for call in calls)
+    assert sum(covered_ns(call) for call in calls) >= took_ns * (1 - WITHIN), calls
     print(
         f"measured {measured_ns / 1e6:.1f} ms, timeline {(phase['end_ns'] - phase['start_ns']) / 1e6:.1f} ms"
     )
