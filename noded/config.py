@@ -172,7 +172,8 @@ class HandlerConfig:
     cgroup_writable: bool = False  # /sys/fs/cgroup is writable in containers (cgroup v2 only)
     # seccomp profile of containers that want the runtime's default, an absolute path; "" = the built-in one
     seccomp_profile: str = ""
-    apparmor_profile: str = ""  # of containers that want the runtime's default; it must be loaded; "" = none
+    # AppArmor profile of this handler's containers that name none, it must be loaded; "" = that of the node
+    apparmor_profile: str = ""
     # JSON file with an OCI spec that adds to what noded generates, an absolute path: env, rlimits, mounts,
     # hooks, annotations, resources, devices that the generated spec lacks; "" = none
     base_spec: str = ""

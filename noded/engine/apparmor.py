@@ -35,8 +35,10 @@ class AppArmor:
         self._loaded = False
         self._warned = False
 
-    async def default_for(self, security: ContainerSecurity) -> str:
+    async def default_for(self, security: ContainerSecurity, of_handler: str = "") -> str:
         """Return the profile for a container that names none of its own, "" = none; it is loaded then.
+
+        `of_handler` is the handler's own `apparmor_profile`, "" = the node's counts.
 
         A node without apparmor_parser runs containers that do not ask for a profile without one, and
         says so; one that asks for RuntimeDefault is refused.
@@ -44,17 +46,18 @@ class AppArmor:
         Raises: FailedPrecondition, DeadlineExceeded.
         """
         asked = security.apparmor
-        if not self._enabled or not self._profile or security.privileged:
+        profile = of_handler or self._profile
+        if not self._enabled or not profile or security.privileged:
             return ""
         if asked is not None and asked.type is not ProfileType.RUNTIME_DEFAULT:
             return ""
-        if self._profile != NAME:
-            if self._profile not in await trio.to_thread.run_sync(apparmor.apparmor_profiles):
+        if profile != NAME:
+            if profile not in await trio.to_thread.run_sync(apparmor.apparmor_profiles):
                 raise FailedPrecondition(
-                    f"apparmor_profile: the profile {self._profile!r} is not loaded on this node: "
+                    f"apparmor_profile: the profile {profile!r} is not loaded on this node: "
                     "load it with apparmor_parser --replace FILE"
                 )
-            return self._profile
+            return profile
         try:
             await self._ensure_default()
         except NodedError as error:

@@ -162,9 +162,11 @@ class BundleSpec:
         config, policy, not_granted = with_features(
             config, policy, found, self._facts, self._config.shared_cpuset
         )
-        if past is None:
+        if past is not None:
+            apparmor = past.apparmor
+        else:
             await self._apparmor.check_named(config.security)
-        apparmor = past.apparmor if past is not None else await self._apparmor.default_for(config.security)
+            apparmor = await self._apparmor.default_for(config.security, policy.apparmor_profile)
         policy = replace(policy, apparmor_profile=apparmor)
         profile = past.profile if past is not None else await self._profiles.of(container, image, allowed)
         volumes = past.volumes(image) if past is not None else await self._volumes(container, image, rootfs)
