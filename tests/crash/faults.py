@@ -70,10 +70,12 @@ class FaultyDaemon(NodedDaemon):
         # For reading and writing: then neither side waits for the other to open.
         self._arrivals = os.open(self._faults / "arrivals", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def arm(self, *faults: Fault) -> None:
-        """Let these faults happen, once each."""
+    def arm(self, *faults: Fault, skipping: int = 0) -> None:
+        """Let these faults happen, once each, after so many passes without."""
         for fault in faults:
-            (self._faults / "armed" / str(fault)).touch()
+            new = self._faults / "new"
+            new.write_text(str(skipping))
+            new.rename(self._faults / "armed" / str(fault))
 
     @contextmanager
     def armed(self, *faults: Fault) -> Iterator[None]:
@@ -82,10 +84,10 @@ class FaultyDaemon(NodedDaemon):
         try:
             yield
         finally:
-            idle = [fault for fault in faults if not self._disarm(fault)]
+            idle = [fault for fault in faults if not self.disarm(fault)]
         assert not idle, f"never came by: {', '.join(map(str, idle))}"
 
-    def _disarm(self, fault: Fault) -> bool:
+    def disarm(self, fault: Fault) -> bool:
         """Forget a fault; tell whether it has happened."""
         (self._faults / "armed" / str(fault)).unlink(missing_ok=True)
         fired = self._faults / "fired" / str(fault)

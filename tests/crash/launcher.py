@@ -28,6 +28,9 @@ from noded.engine.container_ladder import ContainerLadder
 from noded.engine.ladder import Rung
 from noded.engine.operations import Operation, Operations
 from noded.engine.sandbox_ladder import SandboxLadder
+from noded.errors import Unavailable
+from noded.store.containers import ContainerRows
+from noded.store.sandboxes import SandboxRows
 
 Step = Callable[[Any], Awaitable[None]]
 
@@ -47,10 +50,13 @@ class Faults:
         """Do what is armed for this moment of this point, if anything."""
         for act in ("error", "kill", "hold"):
             name = f"{point} {moment} {act}"
-            try:
-                (self._armed / name).rename(self._fired / name)
-            except FileNotFoundError:
+            armed = self._armed / name
+            if not armed.exists():
                 continue
+            if left := int(armed.read_text() or "0"):
+                armed.write_text(str(left - 1))
+                continue
+            armed.rename(self._fired / name)
             match act:
                 case "error":
                     raise OSError(errno.EIO, f"told to fail by the test at {point}")
@@ -93,6 +99,27 @@ class Faults:
             instance.rungs = tuple(rung_with_faults(rung) for rung in instance.rungs)
 
         ladder.__init__ = __init__  # type: ignore[method-assign]
+
+    def wrap_rows(self, rows: type, name: str) -> None:
+        """Let commits fail as they do when the disk of the database does."""
+
+        def around(method: str) -> Step:
+            original = getattr(rows, method)
+            point = f"{name}.{method}.commit"
+
+            @functools.wraps(original)
+            async def faulty(instance: Any, *args: Any) -> None:
+                try:
+                    await self.pass_by(point, "before")
+                    await original(instance, *args)
+                    await self.pass_by(point, "after")
+                except OSError as error:
+                    raise Unavailable(f"check the file system of the database: {error}") from error
+
+            return faulty
+
+        for method in ("insert", "update", "delete"):
+            setattr(rows, method, around(method))
 
 
 def tell_cancels() -> None:
@@ -150,6 +177,8 @@ def main() -> int:
     faults = Faults(Path(os.environ["NODED_TEST_FAULTS"]))
     faults.wrap_ladder(SandboxLadder, "sandbox")
     faults.wrap_ladder(ContainerLadder, "container")
+    faults.wrap_rows(SandboxRows, "sandbox-rows")
+    faults.wrap_rows(ContainerRows, "container-rows")
     tell_cancels()
     return run(sys.argv[1:])
 

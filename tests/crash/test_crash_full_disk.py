@@ -22,9 +22,24 @@ DISK_MEGABYTES = 64
 EXIT_SECONDS = 30.0
 
 
+@pytest.fixture(scope="module")
+def small(image_layout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world whose daemon's root is a small disk."""
+    with World(DaemonOnSmallDisk(tmp_path_factory.mktemp("small"), DISK_MEGABYTES), image_layout) as running:
+        yield running
+
+
 @pytest.fixture
-def full(image_layout: Path, tmp_path: Path) -> Iterator[World]:
-    """A world whose daemon's root is a small disk, still with room."""
+def full(small: World) -> Iterator[World]:
+    """The same, still with room."""
+    yield small
+    small.daemon.disk.free()
+    small.daemon.disk.free_inodes()
+
+
+@pytest.fixture
+def doomed(image_layout: Path, tmp_path: Path) -> Iterator[World]:
+    """One for a test that leaves nothing of it."""
     with World(DaemonOnSmallDisk(tmp_path, DISK_MEGABYTES), image_layout) as running:
         yield running
 
@@ -166,16 +181,16 @@ def test_without_inodes_creates_are_refused_and_work_again_when_there_are_some(f
     full.assert_unchanged(before)
 
 
-def test_a_root_whose_file_system_fails_is_told_and_survived(full, seed):
+def test_a_root_whose_file_system_fails_is_told_and_survived(doomed, seed):
     """What can be answered without writing is, and the containers go on."""
     print(f"seed {seed}")
-    cri, disk = full.cri, full.daemon.disk
-    pod, config = full.pod()
-    container = cri.run_container(pod, full.main(), config)
+    cri, disk = doomed.cri, doomed.daemon.disk
+    pod, config = doomed.pod()
+    container = cri.run_container(pod, doomed.main(), config)
     disk.fail()
     for call in (
-        lambda: cri.run_pod(full.daemon.pod_config(cri)),
-        lambda: cri.create(pod, full.main("second"), config),
+        lambda: cri.run_pod(doomed.daemon.pod_config(cri)),
+        lambda: cri.create(pod, doomed.main("second"), config),
     ):
         with pytest.raises(grpc.RpcError) as caught:
             call()
@@ -183,4 +198,4 @@ def test_a_root_whose_file_system_fails_is_told_and_survived(full, seed):
         assert "check the file system of" in str(caught.value.details())
     assert [one.id for one in cri.pods()] == [pod]
     assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
-    assert full.daemon.running
+    assert doomed.daemon.running

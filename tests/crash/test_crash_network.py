@@ -137,3 +137,37 @@ def test_a_debt_past_its_grace_hides_the_pod_and_is_paid_over_kills(image_layout
         cri.remove_pod(second)
         world.assert_unchanged(before)
         bridge.close()
+
+
+def test_a_debt_is_forgiven_by_a_prefix_that_fits_one_only(image_layout, tmp_path, seed):
+    """Until somebody says so, nothing of it is dropped."""
+    print(f"seed {seed}")
+    daemon = FaultyDaemon(tmp_path, settings={"network": {"del_grace_seconds": 0.0}})
+    with World(daemon, image_layout) as world:
+        cri = world.cri
+        bridge = Stand(daemon.cni_bin_dir / "bridge", plugin_path("bridge"), CNI_VERB)
+        bridge.tell("DEL", programs.FAIL)
+        debts: dict[str, str] = {}
+        while True:  # of 17 ids two begin alike
+            pod = cri.run_pod(daemon.pod_config(cri))
+            cri.remove_pod(pod)
+            twin = debts.get(pod[0])
+            debts[pod[0]] = pod
+            if twin is not None:
+                break
+        for prefix, code in (
+            (pod[0], grpc.StatusCode.INVALID_ARGUMENT),
+            ("", grpc.StatusCode.INVALID_ARGUMENT),
+            ("no such debt", grpc.StatusCode.NOT_FOUND),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                cri.admin.ForgiveDebt(cri.admin_pb.ForgiveDebtRequest(id=prefix), timeout=20)
+            assert caught.value.code() is code, caught.value.details()
+        owed = cri.admin.ListDebts(cri.admin_pb.ListDebtsRequest(), timeout=10).debts
+        assert {debt.id for debt in owed} == {*debts.values(), twin}
+        cri.admin.ForgiveDebt(cri.admin_pb.ForgiveDebtRequest(id=pod), timeout=20)
+        owed = cri.admin.ListDebts(cri.admin_pb.ListDebtsRequest(), timeout=10).debts
+        assert {debt.id for debt in owed} == {*debts.values(), twin} - {pod}
+        assert not (daemon.state / "pods" / pod).exists()
+        bridge.heal()
+        bridge.close()
