@@ -1,11 +1,13 @@
 # noded. `make` alone lists the targets; each sets up all that it needs by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint regen prove soak bench vm deb rpm roots lock packages venv clean
+.PHONY: help demo test unit fuzz lint regen prove soak bench vm deb rpm roots lock packages venv clean
 .NOTPARALLEL:
 
 BIN := .venv/bin
 # Seed of everything random in the tests; change it to explore: make test SEED=7
 SEED ?= 1
+# How long `make fuzz` runs each parser.
+SECONDS ?= 600
 PYTEST := $(BIN)/python -m pytest --hypothesis-seed=$(SEED)
 PYTEST_FLAGS ?=
 # Namespaces of the tests' own, where there is root to make them.
@@ -25,6 +27,9 @@ test: packages venv lint ## everything: lint, types, generated code, and all tes
 
 unit: venv ## only the tests that touch no host and need no root
 	$(PYTEST) -m 'not root' $(PYTEST_FLAGS)
+
+fuzz: venv ## the parsers against SECONDS=600 of hostile input each; TARGETS="spdy tar" for some (coverage-guided with atheris installed)
+	nice $(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(TARGETS)
 
 lint: venv ## ruff, formatting, mypy, import layers
 	$(BIN)/ruff check --quiet .
