@@ -18,57 +18,41 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
 import trio
 
-from noded.errors import FailedPrecondition, InvalidArgument, NotFound
+from noded.errors import FailedPrecondition, NotFound
 from noded.host import files
 from noded.images.artifacts import make_files
 from noded.images.compare import first_difference
 from noded.images.content import ContentStore
 from noded.images.decrypt.keys import DecryptionKeys
-from noded.images.decrypt.stream import with_plaintext
+from noded.images.extraction import Extraction, fresh_tree
 from noded.images.filesystem import sync_filesystem, tree_usage
 from noded.images.inherit import inherit_metadata, mark_opaque
+from noded.images.layer_record import (
+    OWN_BYTES,
+    OWN_INODES,
+    RECORD,
+    TREE,
+    LayerRecord,
+    home_name,
+    read_records,
+)
 from noded.images.redirect import Shape, follow_lower_links
-from noded.images.unpack.client import Unpacker, ZygoteDied
+from noded.images.unpack.client import Unpacker
 from noded.images.unpack.limits import UnpackLimits, UnpackReport
 from noded.model.image import LayerRef
-from noded.wire import digest as digests
 from noded.wire.artifact import ArtifactFile
-from noded.wire.ocicrypt import ENCRYPTED, is_encrypted
 
 log = structlog.get_logger(__name__)
 
-_RECORD = "record.json"
-_TREE = "fs"
 MERGED = "merged"  # what a storage driver made of this layer and those below; goes with the layer
-_ATTEMPTS = 2  # a zygote that is killed once gets a second chance, where the blob can be read again
 _NAME = re.compile(r"(?P<removed>removed-)?(?P<hex>[0-9a-f]{64})(?(removed)-[0-9a-f]+)\Z")
-OWN_INODES, OWN_BYTES = 2, 8192  # the layer's directory and its record, on any usual file system
-
-
-@dataclass(frozen=True, slots=True)
-class LayerRecord:
-    """What is known of a complete layer.
-
-    Args:
-        opaque_root: the layer hides everything below it. overlayfs ignores the attribute on a root,
-            so whoever mounts must leave out the lower layers.
-        used_bytes, used_inodes: on disk, with the layer's own directory and record.
-    """
-
-    chain_id: str
-    diff_id: str
-    blob_digest: str
-    entries: int
-    used_bytes: int
-    used_inodes: int
-    opaque_root: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +83,7 @@ class LayerStore:
         self.directory = directory
         self._staging = directory / ".staging"
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._unpacker = unpacker
-        self._limits = limits or UnpackLimits()
-        self._keys = keys or DecryptionKeys(None)
+        self._extraction = Extraction(unpacker, limits or UnpackLimits(), keys or DecryptionKeys(None))
         self._records = {record.chain_id: record for record in read_records(directory)}
         self._staged: dict[str, _Staged] = {}
         self._locks: dict[str, trio.Lock] = {}
@@ -117,7 +99,7 @@ class LayerStore:
 
     def tree(self, chain_id: str) -> Path:
         """The directory to mount, whether or not it exists."""
-        return self.directory / _hex(chain_id) / _TREE
+        return self.directory / home_name(chain_id) / TREE
 
     def record(self, chain_id: str) -> LayerRecord:
         """Raises: NotFound."""
@@ -156,10 +138,10 @@ class LayerStore:
         async with self._hold(layer.chain_id):
             if self.has(layer.chain_id) or self.staged(layer.chain_id):
                 return
-            staging = self._staging / _hex(layer.chain_id)
+            staging = self._staging / home_name(layer.chain_id)
             try:
-                report = await self._extract(layer, source_fd, staging / _TREE)
-                await trio.to_thread.run_sync(mark_opaque, staging / _TREE, report.opaque)
+                report = await self._extraction.run(layer, source_fd, staging / TREE)
+                await trio.to_thread.run_sync(mark_opaque, staging / TREE, report.opaque)
                 self._staged[layer.chain_id] = _Staged(_record(layer, report), report.implied, report.opaque)
             finally:
                 if layer.chain_id not in self._staged:
@@ -175,31 +157,6 @@ class LayerStore:
                     skipped_devices=report.skipped_devices,
                     dropped_xattrs=report.dropped_xattrs,
                 )
-
-    async def _extract(self, layer: LayerRef, source_fd: int, tree: Path) -> UnpackReport:
-        start = _position(source_fd)
-        for attempt in range(1, _ATTEMPTS + 1):
-            await trio.to_thread.run_sync(_fresh_tree, tree)
-            try:
-                if is_encrypted(layer.media_type):
-                    return await self._extract_encrypted(layer, source_fd, tree)
-                return await self._unpacker.unpack(
-                    source_fd, tree, layer.media_type, layer.diff_id, self._limits
-                )
-            except ZygoteDied:
-                if start is None or attempt == _ATTEMPTS:
-                    raise
-                os.lseek(source_fd, start, os.SEEK_SET)
-        raise AssertionError("unreachable")
-
-    async def _extract_encrypted(self, layer: LayerRef, source_fd: int, tree: Path) -> UnpackReport:
-        key = await trio.to_thread.run_sync(self._keys.unlock, layer)
-        media_type = layer.media_type.removesuffix(ENCRYPTED)
-
-        def unpack(fd: int) -> Awaitable[UnpackReport]:
-            return self._unpacker.unpack(fd, tree, media_type, layer.diff_id, self._limits)
-
-        return await with_plaintext(source_fd, key, f"layer {layer.blob_digest}", unpack)
 
     async def assemble(
         self, layers: Sequence[LayerRef], wanted: Sequence[ArtifactFile], content: ContentStore
@@ -217,9 +174,9 @@ class LayerStore:
             async with self._hold(chain_id):
                 if self.has(chain_id) or self.staged(chain_id):
                     return
-                staging = self._staging / _hex(chain_id)
+                staging = self._staging / home_name(chain_id)
                 try:
-                    used = await trio.to_thread.run_sync(_assemble, staging / _TREE, wanted, content)
+                    used = await trio.to_thread.run_sync(_assemble, staging / TREE, wanted, content)
                     record = LayerRecord(
                         chain_id=chain_id,
                         diff_id=chain_id,
@@ -246,15 +203,13 @@ class LayerStore:
         Locks: this layer.
         """
         async with self._hold(layer.chain_id):
-            copy = self._staging / f"removed-{_hex(layer.chain_id)}-{os.urandom(8).hex()}"
+            copy = self._staging / f"removed-{home_name(layer.chain_id)}-{os.urandom(8).hex()}"
             try:
-                report = await self._extract(layer, source_fd, copy / _TREE)
+                report = await self._extraction.run(layer, source_fd, copy / TREE)
                 await trio.to_thread.run_sync(
-                    self._finish_copy, copy / _TREE, report, [self.tree(lower) for lower in reversed(below)]
+                    self._finish_copy, copy / TREE, report, [self.tree(lower) for lower in reversed(below)]
                 )
-                return await trio.to_thread.run_sync(
-                    first_difference, self.tree(layer.chain_id), copy / _TREE
-                )
+                return await trio.to_thread.run_sync(first_difference, self.tree(layer.chain_id), copy / TREE)
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(files.remove_tree, copy)
@@ -306,17 +261,17 @@ class LayerStore:
                 lowers.insert(0, self.tree(chain_id))
                 continue
             new.append(chain_id)
-            home = self._staging / _hex(chain_id)
-            staged = self._staged[chain_id] = self._settled(home / _TREE, staged, lowers)
+            home = self._staging / home_name(chain_id)
+            staged = self._staged[chain_id] = self._settled(home / TREE, staged, lowers)
             # Not durable one by one: the syncfs below covers them all.
-            files.publish(home / _RECORD, _encode(staged), mode=0o600, durable=False)
-            lowers.insert(0, home / _TREE)
+            files.publish(home / RECORD, _encode(staged), mode=0o600, durable=False)
+            lowers.insert(0, home / TREE)
         sync_filesystem(self.directory)
         for chain_id in new:
-            final = self.directory / _hex(chain_id)
+            final = self.directory / home_name(chain_id)
             if final.exists():
                 files.remove_tree(final)  # remains of a damaged layer: it has no valid record
-            (self._staging / _hex(chain_id)).rename(final)
+            (self._staging / home_name(chain_id)).rename(final)
         files.sync_directory(self.directory)
         for chain_id in new:
             self._records[chain_id] = self._staged.pop(chain_id).record
@@ -352,7 +307,7 @@ class LayerStore:
             await trio.to_thread.run_sync(files.remove_tree, tree.path)
 
     def _detach(self, chain_id: str) -> Path:
-        name = _hex(chain_id)
+        name = home_name(chain_id)
         path = self._staging / f"removed-{name}-{os.urandom(8).hex()}"
         for home in (self.directory / name, self._staging / name):
             with contextlib.suppress(FileNotFoundError):
@@ -399,12 +354,6 @@ class LayerStore:
                 self._locks.pop(chain_id, None)
 
 
-def _hex(chain_id: str) -> str:
-    """The directory name of a layer; only digests become paths."""
-    digests.parse(chain_id)
-    return digests.encoded(chain_id)
-
-
 def _record(layer: LayerRef, report: UnpackReport) -> LayerRecord:
     return LayerRecord(
         chain_id=layer.chain_id,
@@ -421,36 +370,6 @@ def _encode(staged: _Staged) -> bytes:
     return json.dumps({**asdict(staged.record), "implied": staged.implied}).encode()
 
 
-def read_records(directory: Path) -> Iterator[LayerRecord]:
-    """The commit records of a layers directory; one that cannot be read is logged and passed over."""
-    names = {field.name for field in fields(LayerRecord)}
-    for home in directory.iterdir():
-        try:
-            stored = json.loads((home / _RECORD).read_bytes())
-            record = LayerRecord(**{name: value for name, value in stored.items() if name in names})
-            if _hex(record.chain_id) == home.name and (home / _TREE).is_dir():
-                yield record
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError, TypeError, AttributeError, InvalidArgument) as error:
-            log.warning("layer record unreadable", path=str(home), error=str(error))
-
-
-def _fresh_tree(tree: Path) -> None:
-    files.remove_tree(tree.parent)
-    tree.parent.mkdir(mode=0o700)  # images hold set-id programs: no user of the node may reach them
-    tree.mkdir()
-    tree.chmod(0o755)
-
-
 def _assemble(tree: Path, wanted: Sequence[ArtifactFile], content: ContentStore) -> tuple[int, int]:
-    _fresh_tree(tree)
+    fresh_tree(tree)
     return make_files(tree, [(file.path, content.path(file.blob_digest)) for file in wanted])
-
-
-def _position(fd: int) -> int | None:
-    """Where a file stands, None for a pipe."""
-    try:
-        return os.lseek(fd, 0, os.SEEK_CUR)
-    except OSError:
-        return None

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from noded.errors import FailedPrecondition, NodedError, Unimplemented
 from noded.host import files, mount_fd, mounts, userns
-from noded.images.layers import LayerRecord
+from noded.images.layer_record import LayerRecord
 from noded.model.image import Image
 from noded.model.pod import UserNamespace
 

@@ -21,7 +21,7 @@ import trio
 
 from noded.errors import DataLoss, FailedPrecondition, NodedError, NotFound
 from noded.images.filesystem import tree_usage
-from noded.images.layers import OWN_BYTES, OWN_INODES
+from noded.images.layer_record import OWN_BYTES, OWN_INODES
 from noded.images.library import Library
 from noded.model.image import Image, LayerRef
 from noded.wire import manifest as manifests

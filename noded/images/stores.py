@@ -25,7 +25,8 @@ import trio
 
 from noded.errors import DataLoss, FailedPrecondition, NodedError, NotFound, Unavailable
 from noded.host import libc
-from noded.images.layers import LayerRecord, LayerStore, read_records
+from noded.images.layer_record import LayerRecord, read_records
+from noded.images.layers import LayerStore
 from noded.images.names import Meanings, Names
 from noded.model.image import Image
 from noded.store.images import decode

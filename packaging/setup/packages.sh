@@ -65,6 +65,10 @@ if [ "$purpose" = test ]; then
     need iproute2 have_program ip
     need docker-registry have_program docker-registry
     need skopeo have_program skopeo
+    need umoci have_program umoci
+    need fuse-overlayfs have_program fuse-overlayfs
+    need btrfs-progs have_program mkfs.btrfs
+    need xfsprogs have_program mkfs.xfs
 fi
 if [ "$purpose" = prove ]; then
     # What builds, checks and tries packages; without them those tests are skipped.

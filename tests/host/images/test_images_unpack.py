@@ -363,6 +363,23 @@ def test_an_entry_bomb_is_refused(tmp_path: Path) -> None:
         unpack(gzip.compress(data), tmp_path / "out", UnpackLimits(max_entries=200))
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (UnpackLimits(max_bytes=16 << 20), "its files are longer than"),
+        (UnpackLimits(max_ratio=100, ratio_free_bytes=1 << 20), "it expands to more than 100 times"),
+    ],
+)
+def test_a_gzip_bomb_is_refused_long_before_it_has_exploded(
+    tmp_path: Path, limits: UnpackLimits, words: str
+) -> None:
+    """Zeros that are written, and not a hole: they would take the disk."""
+    blob = gzip.compress(tar(file("small", b"1"), file("bomb", bytes(64 << 20))), 9)
+    with pytest.raises(InvalidArgument, match=f"layer sha256:f+, entry 'bomb': .*{words}"):
+        unpack(blob, tmp_path / "out", limits, diff_id="sha256:" + "f" * 64)
+    assert du("-B1", tmp_path / "out") < 8 << 20
+
+
 def test_a_truncated_layer_names_the_entry(tmp_path: Path) -> None:
     data = tar(file("first", b"1"), file("dir/second", b"2" * 5000))
     with pytest.raises(DataLoss, match=r"layer sha256:f+, entry 'dir/second': the archive ends early"):
