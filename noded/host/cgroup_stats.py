@@ -147,8 +147,8 @@ def parse_pressure(data: bytes | None) -> Pressure | None:
     """Parse a pressure file (accounting/psi.rst); None when PSI is off or the file is odd."""
     lines = {}
     for line in (data or b"").splitlines():
-        kind, *pairs = line.split()
         try:
+            kind, *pairs = line.split()
             values = dict(pair.split(b"=", 1) for pair in pairs)
             lines[kind] = Stall(
                 float(values[b"avg10"]),

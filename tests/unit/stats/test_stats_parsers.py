@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stats_fixtures import PRESSURE, V1, V2, reader
 
@@ -58,6 +58,12 @@ def test_any_one_missing_file_leaves_the_rest(files):
         usage = parse(read, 1, 2)
         if usage is not None:
             detail(read, usage, (), ("2MB",))
+
+
+@given(st.binary(max_size=200))
+@example(b"\n")
+def test_an_odd_pressure_file_says_nothing(data):
+    cgroup_stats.parse_pressure(data)
 
 
 @given(st.dictionaries(st.sampled_from([*V1, *V2]), st.binary(max_size=60)))
