@@ -6,11 +6,13 @@ all of it is extracted by the confined process that extracts layers (`noded.imag
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import trio
 
@@ -93,23 +95,46 @@ def write_archive(source: Path, target: Path) -> None:
     """
     temporary = target.with_name(f".{os.urandom(8).hex()}{files.TEMPORARY_SUFFIX}")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with open(fd, "wb") as file:
-                with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                    for path in sorted(source.rglob("*"), key=lambda path: (path.name not in _FIRST, path)):
-                        trio.from_thread.check_cancelled()
-                        tar.add(path, str(path.relative_to(source)), recursive=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        files.sync_directory(target.parent)
+            fd, named = _create(directory, temporary.name)
+            try:
+                with open(fd, "wb") as file:
+                    _write_members(file, source)
+                    if not named:
+                        # /proc/self/fd leads to the file only where the link is followed: linkat(2).
+                        name = f"/proc/self/fd/{fd}"
+                        os.link(name, temporary.name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.rename(temporary.name, target.name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary.name, dir_fd=directory)
+                raise
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as error:
         raise libc.os_error(error, f"cannot write the checkpoint archive {target}") from None
+
+
+def _create(directory: int, name: str) -> tuple[int, bool]:
+    """(descriptor, whether it has the name). Without one, a crash leaves no copy of the memory behind."""
+    try:
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory), False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(name, flags, 0o600, dir_fd=directory), True
+
+
+def _write_members(file: IO[bytes], source: Path) -> None:
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(source.rglob("*"), key=lambda path: (path.name not in _FIRST, path)):
+            trio.from_thread.check_cancelled()
+            tar.add(path, str(path.relative_to(source)), recursive=False)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 _FIRST = frozenset(("config.dump", "spec.dump", "deleted.files", "bind.mounts"))
