@@ -14,12 +14,17 @@ from h2.config import H2Configuration
 from h2.events import UnknownFrameReceived
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes
+from h2.utilities import SizeLimitDict
 
 from noded.edge.call import Call, Headers
 
 # kubelet keeps one connection for all runtime calls; RunPodSandbox of a whole node may wait for a
 # slow CNI at once, and lists must still get through. h2's default is 100.
 _CONCURRENT_CALLS = 1000
+
+# h2 keeps a record of some 250 bytes of each of the last 65,536 streams, to tell what late frames mean: 17 MB
+# for kubelet's one connection. Late are only frames of calls that were just in progress.
+_CLOSED_STREAMS = 2 * _CONCURRENT_CALLS
 
 # Requests are read at once, so windows only bound what a client may send unasked.
 _CONFIGURATION = Configuration(
@@ -91,6 +96,7 @@ class Connection(H2Protocol):
         super().connection_made(transport)
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
+        self._h2._closed_streams = SizeLimitDict(size_limit=_CLOSED_STREAMS)
         self._h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: _CONCURRENT_CALLS})
         self.connection.flush()
         # RFC 9113 5.5: unknown frames must be ignored; grpclib raises for events it does not list.
