@@ -50,6 +50,8 @@ def test_calls_that_are_over_are_forgotten():
             client.reset_stream(number)
             connection.data_received(client.data_to_send())
             await asyncio.sleep(0)
+        await asyncio.gather(*(task for _, task in connection.calls.running()))
+        await asyncio.sleep(0)
         assert len(connection._h2._closed_streams) <= _CLOSED_STREAMS
         assert len(connection._h2.streams) <= 1  # the last one goes with the next call
         assert not connection.calls.running()
