@@ -23,6 +23,7 @@ from tests.crash.world import HANDLERS, World
 pytestmark = pytest.mark.root
 
 WAYS = ("up", "down", "rollback")
+LISTENER = "io.kubernetes.cri-o.seccompNotifierAction"
 REPORT = Path(__file__).resolve().parents[2] / "build" / "crash-matrix.md"
 
 
@@ -110,7 +111,8 @@ def worlds(open_world: Callable[..., World]) -> Callable[[], World]:
         if spoilt:
             open_ones.clear()
         if not open_ones:
-            open_ones.append(open_world())
+            runtimes = {name: {"type": name, "allowed_annotations": [LISTENER]} for name in HANDLERS}
+            open_ones.append(open_world(settings={"runtimes": runtimes}))
         return open_ones[0]
 
     return current
@@ -120,13 +122,16 @@ def test_after_any_fault_the_retry_works_and_nothing_is_left(cell, worlds, resul
     way, fault = cell
     print(f"seed {seed}; armed: {fault}")
     world: World = worlds()
+    warm_up(world, fault)
     before = world.oracle.take()
     started = time.monotonic()
     result = "FAILED"
     try:
         perform = {"sandbox": sandbox_cell, "container": container_cell}[fault.ladder]
         perform(world, way, fault, HANDLERS[hash_of(fault) % 2])
+        warm_up(world, fault)
         world.assert_unchanged(before)
+        assert not listeners(world)
         result = "clean"
     except BaseException:
         print(world.daemon.log_text(60))
@@ -167,8 +172,11 @@ def sandbox_cell(world: World, way: str, fault: Fault, handler: str) -> None:
 
 def container_cell(world: World, way: str, fault: Fault, handler: str) -> None:
     cri = world.cri
-    pod, config = world.pod(handler)
-    main = world.main()
+    listens = fault.rung == "seccomp"  # else that rung does nothing
+    if listens:
+        pod, config, main = listening(world, handler)
+    else:
+        (pod, config), main = world.pod(handler), world.main()
     request = cri.pb.CreateContainerRequest(pod_sandbox_id=pod, config=main, sandbox_config=config)
     if way != "down":
         before = world.oracle.take()
@@ -179,6 +187,7 @@ def container_cell(world: World, way: str, fault: Fault, handler: str) -> None:
     cri.start(container)
     assert [(one.id, one.state) for one in cri.containers()] == [(container, cri.pb.CONTAINER_RUNNING)]
     assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
+    assert len(listeners(world)) == listens
     if way == "down":
         removal = cri.pb.RemoveContainerRequest(container_id=container)
         hit(world, fault, way, cri.runtime.RemoveContainer, removal)
@@ -186,6 +195,35 @@ def container_cell(world: World, way: str, fault: Fault, handler: str) -> None:
         assert cri.containers() == []
     cri.remove_pod(pod)
     assert (cri.pods(), cri.containers()) == ([], [])
+
+
+def warm_up(world: World, fault: Fault) -> None:
+    """The first listener of a run of noded makes a directory and a watch, which stay."""
+    if fault.rung == "seccomp":
+        pod, config, main = listening(world, HANDLERS[0])
+        world.cri.create(pod, main, config)
+        world.cri.remove_pod(pod)
+
+
+def listening(world: World, handler: str) -> tuple[str, Any, Any]:
+    """A pod, its configuration, and that of a container whose filter has a listener."""
+    pod, config = world.pod(handler, annotations={LISTENER: "log"})
+    main = world.main()
+    main.linux.security_context.seccomp.profile_type = world.cri.pb.SecurityProfile.RuntimeDefault
+    return pod, config, main
+
+
+def listeners(world: World) -> list[str]:
+    """The programs that hold seccomp filters of this daemon's containers."""
+    needle = os.fsencode(world.daemon.state / "seccomp")
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if needle in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:  # ended meanwhile
+            continue
+    return found
 
 
 def hit(world: World, fault: Fault, way: str, method: Any, request: Any) -> None:
