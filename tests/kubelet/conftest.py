@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -57,14 +56,35 @@ def cri(daemon: NodedDaemon) -> Iterator[Cri]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def process(kubelets_daemon: NodedDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
+    """The kubelet of a file of tests, with a pod that runs from its first to its last."""
+    with kubelets_daemon.client() as client:
+        client.stop("0" * 64)  # changes are answered once the daemon has looked at the node
+        made = Kubelet(client, tmp_path_factory.mktemp("node"), kubelets_daemon.cgroup_parent)
+        made.start()
+        yield made
+        client.remove_all_pods()
+
+
+@pytest.fixture(scope="module")
+def standing(process: Kubelet) -> Pod:
+    """A sleeping pod for tests that only look at it."""
+    made = Pod([Container("main", f"{HOST}/kubelet/busybox:1", SLEEP)])
+    process.sync(made)
+    return made
+
+
 @pytest.fixture
-def kubelet(daemon: NodedDaemon, cri: Cri, tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet that has just started; its pods are removed after the test."""
-    made = Kubelet(cri, tmp_path, daemon.cgroup_parent)
-    made.start()
-    yield made
+def kubelet(process: Kubelet, daemon: NodedDaemon) -> Iterator[Kubelet]:
+    """It has made no call yet; the pods of a test are removed after it."""
+    before = {one.id for one in process.cri.pods()}
+    process.calls.clear()
+    yield process
     if daemon.running:
-        cri.remove_all_pods()
+        for one in process.cri.pods():
+            if one.id not in before:
+                process.cri.remove_pod(one.id)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ class Kubelet:
     """One kubelet process; `directory` and `log_directory` outlive it, as they do on a node."""
 
     def __init__(self, cri: Cri, directory: Path, cgroup_parent: str) -> None:
-        self.cri, self.pb = cri, cri.pb
+        self.cri, self.pb, self.directory = cri, cri.pb, directory
         self.calls: Counter[str] = Counter()
         self.logs, self.links, self.pods = (directory / name for name in ("pods", "containers", "kubelet"))
         for path in (self.logs, self.links, self.pods):

@@ -23,9 +23,8 @@ def test_a_dead_container_is_followed_by_the_next_attempt(kubelet, pod, cri):
     assert [one.annotations["io.kubernetes.container.restartCount"] for one in containers] == ["2", "1", "0"]
 
 
-def test_the_image_is_named_as_the_user_named_it_and_by_one_id(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_the_image_is_named_as_the_user_named_it_and_by_one_id(kubelet, standing):
+    mine = standing
     status = kubelet.newest(mine)
     image = kubelet.call("ImageStatus", image={"image": mine.containers[0].image}).image
     (listed,) = (one for one in kubelet.call("ListContainers").containers if one.id == status.id)
@@ -34,9 +33,8 @@ def test_the_image_is_named_as_the_user_named_it_and_by_one_id(kubelet, pod):
     assert kubelet.call("PullImage", None, image={"image": mine.containers[0].image}).image_ref == image.id
 
 
-def test_labels_and_annotations_of_a_container_are_unaltered(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_labels_and_annotations_of_a_container_are_unaltered(kubelet, standing):
+    mine = standing
     status = kubelet.newest(mine)
     config = kubelet.container_config(mine, mine.containers[0], status.image_id, 0)
     assert status.labels == config.labels
@@ -44,9 +42,8 @@ def test_labels_and_annotations_of_a_container_are_unaltered(kubelet, pod):
     assert status.metadata == config.metadata
 
 
-def test_the_log_is_there_right_after_the_start_under_the_absolute_path_of_the_status(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_the_log_is_there_right_after_the_start_under_the_absolute_path_of_the_status(kubelet, standing):
+    mine = standing
     status = kubelet.newest(mine)
     link = kubelet.link(mine, "main", status.id)
     assert link.is_symlink()  # kubelet makes it only when the log exists
@@ -137,9 +134,8 @@ def test_parallel_stops_end_all_containers_and_then_the_sandbox(kubelet, pod):
     assert sandboxes[0].state == kubelet.pb.SANDBOX_NOTREADY
 
 
-def test_an_ephemeral_container_shares_the_processes_of_its_target(kubelet, pod, cri):
-    mine = pod()
-    kubelet.sync(mine)
+def test_an_ephemeral_container_shares_the_processes_of_its_target(kubelet, standing, cri):
+    mine = standing
     target = kubelet.newest(mine)
     (sandbox,) = kubelet.pod_status(mine.uid)[0]
     debugger = Container("debugger", mine.containers[0].image, ("sleep", "1000"))

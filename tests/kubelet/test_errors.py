@@ -56,9 +56,8 @@ def test_stops_and_removals_may_be_repeated(kubelet, pod):
             kubelet.call(name, **fields)
 
 
-def test_a_second_start_of_a_container_is_refused(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_a_second_start_of_a_container_is_refused(kubelet, standing):
+    mine = standing
     code = _code(kubelet, "StartContainer", {"container_id": kubelet.newest(mine).id})
     assert code is grpc.StatusCode.FAILED_PRECONDITION
 
@@ -93,9 +92,10 @@ def test_a_registry_that_cannot_be_reached_is_told_by_the_prefix_that_kubelet_kn
     assert caught.value.details().startswith("RegistryUnavailable"), caught.value.details()
 
 
-def test_an_image_volume_that_cannot_be_mounted_is_told_by_the_prefix_that_kubelet_knows(kubelet, pod, cri):
-    mine = pod()
-    kubelet.sync(mine)
+def test_an_image_volume_that_cannot_be_mounted_is_told_by_the_prefix_that_kubelet_knows(
+    kubelet, standing, cri
+):
+    mine = standing
     status, sandbox = kubelet.newest(mine), kubelet.pod_status(mine.uid)[0][0].id
     config = kubelet.container_config(mine, mine.containers[0], status.image_id, 1)
     mount = config.mounts.add(container_path="/data", image_sub_path="no/such/directory", readonly=True)

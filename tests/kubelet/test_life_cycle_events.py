@@ -35,7 +35,7 @@ def test_a_quiet_node_costs_two_calls_a_relist_however_many_pods(kubelet, pod):
     assert kubelet.calls.total() - before == 2
 
 
-def test_lists_are_answered_while_a_container_of_the_pod_is_being_stopped(kubelet, pod, cri, tmp_path):
+def test_lists_are_answered_while_a_container_of_the_pod_is_being_stopped(kubelet, pod, cri):
     """A relist must not wait for a grace period: kubelet is unhealthy after three minutes without one."""
     mine = pod("sh", "-c", "trap 'echo told' TERM; while :; do sleep 0.1; done")
     kubelet.sync(mine)
@@ -54,9 +54,8 @@ def test_lists_are_answered_while_a_container_of_the_pod_is_being_stopped(kubele
     assert not stop.is_alive()
 
 
-def test_lists_carry_the_uid_that_pods_and_containers_are_matched_by(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_lists_carry_the_uid_that_pods_and_containers_are_matched_by(kubelet, standing):
+    mine = standing
     (sandbox,) = (one for one in kubelet.call("ListPodSandbox").items if one.metadata.uid == mine.uid)
     containers = kubelet.call("ListContainers").containers
     assert [one.pod_sandbox_id for one in containers if one.labels[UID_LABEL] == mine.uid] == [sandbox.id]
@@ -133,9 +132,8 @@ def test_a_stream_of_events_stays_open_while_nothing_happens(kubelet, pod, cri):
         assert len(follower.take(4)) == 4
 
 
-def test_the_status_of_a_pod_carries_its_containers_and_the_time_it_was_true(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_the_status_of_a_pod_carries_its_containers_and_the_time_it_was_true(kubelet, standing):
+    mine = standing
     sandbox = kubelet.pod_status(mine.uid)[0][0].id
     answer = kubelet.call("PodSandboxStatus", pod_sandbox_id=sandbox)
     assert [one.id for one in answer.containers_statuses] == [kubelet.newest(mine).id]

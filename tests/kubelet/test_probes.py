@@ -8,16 +8,14 @@ import pytest
 pytestmark = pytest.mark.root
 
 
-def test_a_probe_gives_the_exit_code_and_the_output_of_its_command(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_a_probe_gives_the_exit_code_and_the_output_of_its_command(kubelet, standing):
+    mine = standing
     answer = _probe(kubelet, mine, "sh", "-c", "echo fine; echo but >&2; exit 2")
     assert (answer.exit_code, answer.stdout, answer.stderr) == (2, b"fine\n", b"but\n")
 
 
-def test_a_probe_that_takes_too_long_is_ended_and_told_by_the_runtime(kubelet, pod, cri):
-    mine = pod()
-    kubelet.sync(mine)
+def test_a_probe_that_takes_too_long_is_ended_and_told_by_the_runtime(kubelet, standing, cri):
+    mine = standing
     with pytest.raises(grpc.RpcError) as caught:
         _probe(kubelet, mine, "sleep", "4321", seconds=1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -36,9 +34,8 @@ def test_a_failed_liveness_probe_leads_to_a_stop_and_the_next_attempt(kubelet, p
     assert _probe(kubelet, mine, "true").exit_code == 0
 
 
-def test_a_readiness_probe_follows_what_the_container_does(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_a_readiness_probe_follows_what_the_container_does(kubelet, standing):
+    mine = standing
     assert _probe(kubelet, mine, "cat", "/tmp/ready").exit_code == 1
     assert _probe(kubelet, mine, "touch", "/tmp/ready").exit_code == 0
     assert _probe(kubelet, mine, "cat", "/tmp/ready").exit_code == 0

@@ -53,9 +53,8 @@ def test_a_sandbox_whose_making_outlasts_the_deadline_is_made_once(kubelet, pod)
     assert only.metadata.attempt == 0
 
 
-def test_the_addresses_are_given_and_can_be_parsed(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_the_addresses_are_given_and_can_be_parsed(kubelet, standing):
+    mine = standing
     network = kubelet.pod_status(mine.uid)[0][0].network
     for address in (network.ip, *(one.ip for one in network.additional_ips)):
         ipaddress.ip_address(address)
@@ -71,17 +70,15 @@ def test_a_pod_of_the_host_network_has_no_address_and_is_not_made_again(kubelet,
     assert kubelet.calls["RunPodSandbox"] == 1
 
 
-def test_the_namespaces_that_were_asked_for_are_told_back(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_the_namespaces_that_were_asked_for_are_told_back(kubelet, standing):
+    mine = standing
     (sandbox,) = kubelet.pod_status(mine.uid)[0]
     asked = kubelet.pod_config(mine, 0).linux.security_context.namespace_options
     assert sandbox.linux.namespaces.options == asked
 
 
-def test_labels_and_annotations_of_a_sandbox_are_unaltered(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_labels_and_annotations_of_a_sandbox_are_unaltered(kubelet, standing):
+    mine = standing
     (sandbox,) = kubelet.pod_status(mine.uid)[0]
     config = kubelet.pod_config(mine, 0)
     assert sandbox.labels == config.labels

@@ -56,11 +56,11 @@ def test_two_connections_to_one_socket_serve_runtime_and_images(kubelet, daemon)
         assert len(other.images()) == len(kubelet.call("ListImages").images)
 
 
-def test_a_kubelet_that_starts_anew_keeps_the_pods_that_run(kubelet, pod, daemon, tmp_path):
+def test_a_kubelet_that_starts_anew_keeps_the_pods_that_run(kubelet, pod, daemon):
     mine = pod()
     kubelet.sync(mine)
     before = kubelet.newest(mine)
-    again = Kubelet(kubelet.cri, tmp_path, daemon.cgroup_parent)
+    again = Kubelet(kubelet.cri, kubelet.directory, daemon.cgroup_parent)
     again.start()
     assert {change.kind for change in again.relist()} == {"STARTED"}
     again.sync(mine)

@@ -34,9 +34,8 @@ def test_the_rate_of_the_processor_is_filled_from_two_samples(kubelet, pod, cri)
     assert stats.cpu.HasField("usage_nano_cores")
 
 
-def test_a_pod_has_network_numbers_of_its_own(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_a_pod_has_network_numbers_of_its_own(kubelet, standing):
+    mine = standing
     sandbox = kubelet.pod_status(mine.uid)[0][0].id
     (stats,) = (one for one in kubelet.call("ListPodSandboxStats").stats if one.attributes.id == sandbox)
     assert stats.linux.network.default_interface.name == "eth0"
@@ -53,9 +52,8 @@ def test_a_dead_container_does_not_break_the_list(kubelet, pod, cri):
     assert kubelet.newest(alive).id in ids
 
 
-def test_every_metric_of_a_pod_has_a_descriptor(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_every_metric_of_a_pod_has_a_descriptor(kubelet, standing):
+    mine = standing
     known = {one.name: len(one.label_keys) for one in kubelet.call("ListMetricDescriptors").descriptors}
     sandbox = kubelet.pod_status(mine.uid)[0][0].id
     (metrics,) = (

@@ -26,10 +26,9 @@ LINE = re.compile(
     ],
 )
 def test_a_stream_has_an_absolute_url_on_loopback_that_takes_the_protocol_of_kubelet(
-    kubelet, pod, name, protocol
+    kubelet, standing, name, protocol
 ):
-    mine = pod()
-    kubelet.sync(mine)
+    mine = standing
     container, sandbox = kubelet.newest(mine).id, kubelet.pod_status(mine.uid)[0][0].id
     fields = {
         "Exec": {"container_id": container, "cmd": ["true"], "stdout": True, "stderr": True},
@@ -63,7 +62,7 @@ def test_every_line_of_a_log_has_the_form_that_kubelet_parses(kubelet, pod, cri)
 
 
 def test_a_rotated_log_goes_on_in_a_new_file_and_no_line_is_lost(kubelet, pod, cri):
-    mine = pod("sh", "-c", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i + 1)); done", restart=False)
+    mine = pod("sh", "-c", "i=0; while [ $i -lt 1000 ]; do echo line $i; i=$((i + 1)); done", restart=False)
     kubelet.sync(mine)
     container = kubelet.newest(mine)
     log = Path(container.log_path)
@@ -78,12 +77,11 @@ def test_a_rotated_log_goes_on_in_a_new_file_and_no_line_is_lost(kubelet, pod, c
     assert [line for line in written if not LINE.fullmatch(line)] == []
     fields = [line.rstrip(b"\n").split(b" ", 3) for line in written]
     text = b"".join(rest + (b"\n" if tag == b"F" else b"") for _, _, tag, rest in fields)
-    assert text == b"".join(b"line %d\n" % number for number in range(3000))
+    assert text == b"".join(b"line %d\n" % number for number in range(1000))
 
 
-def test_a_log_that_is_missing_is_made_again(kubelet, pod):
-    mine = pod()
-    kubelet.sync(mine)
+def test_a_log_that_is_missing_is_made_again(kubelet, standing):
+    mine = standing
     container = kubelet.newest(mine)
     Path(container.log_path).unlink()
     kubelet.call("ReopenContainerLog", container_id=container.id)
