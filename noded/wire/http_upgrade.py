@@ -17,6 +17,7 @@ _HEADER_LIMIT = 100
 _TARGET_LIMIT_BYTES = 4096
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
+_ABSOLUTE = re.compile(rb"(?i:https?)://[^/?]+(.*)")
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 
 
@@ -104,6 +105,10 @@ def _parse(head: bytes) -> Request:
         raise UpgradeError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 is spoken here")
     if len(target) > _TARGET_LIMIT_BYTES:
         raise UpgradeError(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long")
+    if (absolute := _ABSOLUTE.fullmatch(target)) is not None:  # clients of proxies send it (3.2.2)
+        target = absolute[1] if absolute[1].startswith(b"/") else b"/" + absolute[1]
+    elif not target.startswith(b"/"):
+        raise UpgradeError(HTTPStatus.BAD_REQUEST, "the request target is neither a path nor a URL")
     if len(lines) > _HEADER_LIMIT:
         raise UpgradeError(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {_HEADER_LIMIT} header lines"

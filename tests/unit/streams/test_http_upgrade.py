@@ -54,6 +54,10 @@ def test_any_lines_are_read_or_refused(lines):
         (b"GET / HTTP/1.0\r\n\r\n", 505),
         (b"GET / HTTP/2.0\r\n\r\n", 505),
         (b"get / HTTP/1.1\r\n\r\n", 400),
+        (b"GET exec/abc HTTP/1.1\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\n\r\n", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 400),
+        (b"GET http:///exec/abc HTTP/1.1\r\n\r\n", 400),
         (b"GET  / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400),
@@ -70,6 +74,14 @@ def test_what_could_be_misunderstood_is_refused(head, status):
     with pytest.raises(UpgradeError) as caught:
         UpgradeParser().receive(head)
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("http://a:1/exec/abc?x", "/exec/abc"), ("HTTPS://[::1]/exec", "/exec"), ("http://a?x", "/")],
+)
+def test_a_target_may_be_a_whole_url(target, path):
+    assert UpgradeParser().receive(f"GET {target} HTTP/1.1\r\n\r\n".encode()).path == path
 
 
 def test_an_empty_body_is_allowed():
