@@ -50,7 +50,8 @@ int main(void) { printf("Effective uid: %d\\n", (int) geteuid()); return 0; }
 def host_programs(*names: str) -> bytes:
     """A layer with programs of the host and their libraries.
 
-    `ls` is among those needed: busybox runs its own applets even when their path is masked.
+    `sh` and `ls` are among those needed: busybox' shell runs its own applets even when the path of a
+    program is masked.
     """
     contents: dict[str, bytes] = {}
     for name in names:
@@ -83,7 +84,7 @@ def setuid_program(directory: Path) -> bytes:
 def push_all(registry: Registry, directory: Path) -> None:
     """Push every image that the suite names; `directory` is for scratch files."""
     base = images.busybox_layer()
-    tools = host_programs("ls", "pgrep", "ipcs")
+    tools = host_programs("ls", "pgrep", "ipcs", "sh")
     nginx = images.tar(
         [Entry("usr/", mode=0o755), Entry("usr/sbin/", mode=0o755), Entry("usr/sbin/nginx", _NGINX, 0o755)]
     )
