@@ -54,7 +54,7 @@ bench: ## noded beside containerd and the floor, with a table of ratios; BENCH=q
 
 vm: venv ## noded's packages on a real Debian with systemd and AppArmor, in a virtual machine (root, minutes)
 	@packaging/setup/packages.sh vm
-	NODED_VM=1 $(PYTEST) -x -s tests/vm $(PYTEST_FLAGS)
+	NODED_VM=1 $(PYTEST) -v -s --durations=0 tests/vm $(PYTEST_FLAGS)
 
 deb: venv ## noded and its plugins as Debian packages, in dist/
 	PYTHONPATH=packaging $(BIN)/python -m noded_packaging deb

@@ -171,7 +171,7 @@ class Node:
         inside = self.guest.read(f"/proc/{self.container_pid(container_id)}/cgroup").strip()
         return CGROUPS + inside.removeprefix("0::").removesuffix("/container")
 
-    def wait_exited(self, container_id: str, seconds: float = 60.0) -> Any:
+    def wait_exited(self, container_id: str, seconds: float = 600.0) -> Any:
         """Wait for the end of a container; return its status."""
         deadline = time.monotonic() + seconds
         while (status := self.cri.status(container_id)).state == self.cri.pb.CONTAINER_RUNNING:
