@@ -47,7 +47,8 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A booted guest with this tree's packages and an image on its second disk.
 
     For work on noded or on these tests VM_KEEP=1 leaves it running. The next run attaches to it and
-    brings changed modules; packages and the rest of what makes a guest stay those of its start.
+    brings changed modules (VM_KEEP=still: none, so the daemon goes on). Packages and the rest of what
+    makes a guest stay those of its start.
     """
     directory = tmp_path_factory.mktemp("vm")
 
@@ -66,7 +67,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     if kept:
         (KEPT / "running").mkdir(parents=True, exist_ok=True)
     with Guest(payload, KEPT / "running" if kept else directory, kept=kept) as running:
-        if running.attached:
+        if running.attached and os.environ["VM_KEEP"] != "still":
             bring_modules(running)
         yield running
 

@@ -171,16 +171,20 @@ class Guest:
 
     def _listen_to_console(self) -> None:
         console = socket.socket(socket.AF_UNIX)
+        console.settimeout(30)
         deadline = time.monotonic() + 30
         while True:
             try:
                 console.connect(str(self._directory / "console.sock"))
                 break
+            except TimeoutError:
+                raise NotStarted("another run has attached to this guest: wait for its end") from None
             except OSError:
                 if time.monotonic() > deadline or not Path(f"/proc/{self._process_id}").exists():
                     log = (self._directory / "qemu.log").read_text(errors="replace")
                     raise NotStarted(f"{QEMU} has not started: {log}") from None
                 time.sleep(0.05)
+        console.settimeout(None)
         threading.Thread(target=self._read_console, args=(console.makefile("rb"),), daemon=True).start()
 
     def __enter__(self) -> Guest:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
 import grpc
 import pytest
 
-from tests.vm.node import IMAGE, Node
+from tests.support import images
+from tests.vm.node import IMAGE, SOCKET, Node
+
+CRITEST_IMAGE = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
 
 DENY_WRITE = """
 profile noded-vm-deny-write flags=(attach_disconnected) {
@@ -89,3 +97,30 @@ def test_a_default_profile_that_somebody_removed_is_loaded_again(node: Node) -> 
     node.guest.shell("printf noded-default >/sys/kernel/security/apparmor/.remove")
     container_id = _container(node, None)
     assert node.output(container_id, "cat", "/proc/self/attr/current").strip() == "noded-default (enforce)"
+
+
+def test_critest_finds_apparmor_as_it_wants_it(node: Node, tmp_path: Path) -> None:
+    program = shutil.which("critest")
+    if program is None:
+        pytest.skip("critest IS NOT INSTALLED ON THIS HOST: its AppArmor specs were not run")
+    node.guest.write("/var/tmp/critest", Path(program).read_bytes(), 0o755)
+    layout = images.write_layout(images.busybox_image(), tmp_path / "layout", CRITEST_IMAGE)
+    with tarfile.open(tmp_path / "image.tar", "w") as archive:
+        archive.add(layout, arcname=".")
+    node.guest.write("/var/tmp/critest-image.tar", (tmp_path / "image.tar").read_bytes())
+    node.cri.load(Path("/var/tmp/critest-image.tar"))
+    said = node.guest.run(
+        "/var/tmp/critest",
+        f"-runtime-endpoint=unix://{SOCKET}",
+        f"-image-endpoint=unix://{SOCKET}",
+        "-runtime-service-timeout=240s",
+        "-ginkgo.focus=AppArmor",
+        "-ginkgo.flake-attempts=0",
+        "-ginkgo.no-color",
+        "-ginkgo.timeout=40m",
+        seconds=2400,
+        status=None,
+    )
+    counted = re.search(r"(\d+) Passed \| (\d+) Failed \| (\d+) Pending", said)
+    assert counted, said[-4000:]
+    assert counted.groups() == ("9", "0", "0"), said[-8000:]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import grpc
 import pytest
 
-from tests.vm.node import IMAGE, Node
+from tests.vm.node import CGROUPS, IMAGE, Node
 
 
 def test_the_package_starts_the_daemon_that_tells_systemd_when_it_is_ready(node: Node) -> None:
@@ -71,7 +74,9 @@ def test_a_container_gets_no_more_huge_pages_than_its_limit(node: Node, handler:
     limit = container.linux.resources.hugepage_limits.add()
     limit.page_size, limit.limit = "2MB", 4 << 20
     container_id = node.cri.run_container(pod_id, container, config)
-    assert node.guest.read(f"{node.cgroup(container_id)}/hugetlb.2MB.max").strip() == str(4 << 20)
+    inside = node.guest.read(f"/proc/{node.container_pid(container_id)}/cgroup").strip().removeprefix("0::")
+    # crun limits the cgroup of the processes, which is below the scope that runc limits.
+    assert node.guest.read(f"{CGROUPS}{inside}/hugetlb.2MB.max").strip() == str(4 << 20)
     try:
         node.output(container_id, "fallocate", "-l", str(4 << 20), "/huge/within")
         beyond = node.cri.exec(container_id, "fallocate", "-l", str(2 << 20), "/huge/beyond")
@@ -81,8 +86,7 @@ def test_a_container_gets_no_more_huge_pages_than_its_limit(node: Node, handler:
         node.guest.shell("rm -f /var/tmp/huge/*")
 
 
-@pytest.mark.parametrize("handler", ["runc", "crun"])
-def test_a_pod_in_its_own_user_namespace_has_mapped_users_and_files(node: Node, handler: str) -> None:
+def _userns_pod(node: Node) -> tuple[Any, Any]:
     pb = node.cri.pb
     config = node.cri.pod_config(
         log_directory="/var/log/pods/userns", cgroup_parent="kubepods-burstable.slice"
@@ -90,7 +94,18 @@ def test_a_pod_in_its_own_user_namespace_has_mapped_users_and_files(node: Node, 
     mapping = pb.IDMapping(host_id=1_000_000, container_id=0, length=65536)
     userns = pb.UserNamespace(mode=pb.POD, uids=[mapping], gids=[mapping])
     config.linux.security_context.namespace_options.userns_options.CopyFrom(userns)
-    pod_id = node.cri.run_pod(config, handler)
+    return config, userns
+
+
+def _maps_users(node: Node, handler: str) -> bool:
+    status = node.cri.runtime.Status(node.cri.pb.StatusRequest(), timeout=120)
+    return next(one.features.user_namespaces for one in status.runtime_handlers if one.name == handler)
+
+
+def test_a_pod_in_its_own_user_namespace_has_mapped_users_and_files(node: Node) -> None:
+    assert _maps_users(node, "crun")
+    config, userns = _userns_pod(node)
+    pod_id = node.cri.run_pod(config, "crun")
     container = node.cri.container_config("main", IMAGE, ["sleep", "1000"])
     container.linux.security_context.namespace_options.userns_options.CopyFrom(userns)
     container_id = node.cri.run_container(pod_id, container, config)
@@ -98,3 +113,12 @@ def test_a_pod_in_its_own_user_namespace_has_mapped_users_and_files(node: Node, 
     owner = node.guest.run("stat", "-c", "%u", f"/proc/{node.container_pid(container_id)}").strip()
     assert owner == "1000000"
     assert node.output(container_id, "stat", "-c", "%u", "/bin/busybox").strip() == "0"
+
+
+def test_a_runtime_that_cannot_map_users_refuses_such_a_pod(node: Node) -> None:
+    if _maps_users(node, "runc"):
+        pytest.skip("THIS GUEST'S runc MAPS USERS: there is nothing to refuse")
+    config, _ = _userns_pod(node)
+    with pytest.raises(grpc.RpcError, match="user namespace"):
+        node.cri.run_pod(config, "runc")
+    assert not node.cri.pods()
