@@ -37,9 +37,10 @@ lint: venv ## ruff, formatting, mypy, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-regen: venv ## write the generated files anew: noded/proto from proto/, the example configuration
+regen: venv ## write the generated files anew: noded/proto from proto/, the example configuration, pages of docs/
 	$(BIN)/python proto/generate.py
 	$(BIN)/noded config default >packaging/noded.toml
+	$(BIN)/python docs/generate.py
 
 prove: packages venv roots ## the full counts of every test, part by part and resumable; writes RESULTS.md (root)
 	$(ISOLATE) $(BIN)/python -m tests.support.prove --seed $(SEED) $(PARTS)

@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Write the generated page of this directory: configuration.md.
+
+Usage: docs/generate.py [OUTPUT_DIRECTORY]
+
+It comes from the comments of `noded.config` and of the plugins. A test compares it with what this writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from noded_gvisor.plugin import RunscOptions
+from noded_kata.plugin import KataOptions, ShimTypeOptions
+
+from noded.api import OciOptions
+from noded.config import Config, HandlerConfig, WorkloadConfig, WorkloadResources
+from noded.settings import RELOADABLE, documentation
+
+DOCS = Path(__file__).resolve().parent
+
+# Runtime types of the plugins in this repository, with the class of their own keys.
+TYPES = {
+    '"runc", "crun"': OciOptions,
+    '"runsc"': RunscOptions,
+    '"kata"': KataOptions,
+    '"shim"': ShimTypeOptions,
+}
+
+
+def configuration() -> str:
+    """Return configuration.md."""
+    sections = {
+        field.name: getattr(Config(), field.name)
+        for field in dataclasses.fields(Config)
+        if dataclasses.is_dataclass(getattr(Config(), field.name))
+    }
+    lines = [
+        "# Configuration",
+        "",
+        "Written by `docs/generate.py` from `noded/config.py`; `noded config default` prints it as TOML.",
+        "",
+        "noded reads `/etc/noded/noded.toml`, then `/etc/noded/conf.d/*.toml` in the order of their names:",
+        "tables are merged, a list replaces an earlier one. No file and no key is required. An unknown key",
+        "or a wrong value is an error with file, line and the nearest key: `noded config check`.",
+        "",
+        f"`systemctl reload noded` applies {', '.join(f'`{name}`' for name in sorted(RELOADABLE))}; other",
+        "keys want a restart, which pods do not notice.",
+        "",
+        "## Top-level keys",
+        "",
+        *_table(Config, Config(), skip=(*sections, "runtimes", "workloads")),
+    ]
+    for name, section in sections.items():
+        lines += ["", f"## [{name}]", "", _sentence(documentation(Config)[name]), ""]
+        lines += _table(type(section), section)
+    lines += ["", "## [runtimes.HANDLER]", "", _sentence(documentation(Config)["runtimes"]), ""]
+    lines += [
+        "Other keys of such a table belong to its `type`: see below, and [plugins.md](plugins.md#runtimes).",
+        "",
+        *_table(HandlerConfig, HandlerConfig("", ""), skip=("name", "options")),
+    ]
+    for types, cls in TYPES.items():
+        lines += ["", f"### type {types}", "", *_table(cls, cls())]
+    lines += ["", "## [workloads.NAME]", "", _sentence(documentation(Config)["workloads"]), ""]
+    lines += _table(WorkloadConfig, WorkloadConfig(""), skip=("resources",))
+    lines += ["", "### resources", "", *_table(WorkloadResources, WorkloadResources())]
+    return "\n".join(lines) + "\n"
+
+
+def _table(cls: type[Any], instance: Any, skip: Iterable[str] = ()) -> list[str]:
+    documented = documentation(cls)
+    rows = []
+    for field in dataclasses.fields(cls):
+        if field.name in skip:
+            continue
+        value = getattr(instance, field.name)
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        shown = "required" if required else _shown(value)
+        rows.append(f"| `{field.name}` | {shown} | {_cell(documented[field.name])} |")
+    return ["| key | default | meaning |", "|---|---|---|", *rows]
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return '`""`'
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value) or "none"
+    if isinstance(value, dict):
+        return "none"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PAGES = {"configuration.md": configuration}
+
+
+def main() -> None:
+    output = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
+    for name, page in PAGES.items():
+        (output / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
