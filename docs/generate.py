@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Write the generated page of this directory: configuration.md.
+"""Write the generated pages of this directory: configuration.md and parity.md.
 
 Usage: docs/generate.py [OUTPUT_DIRECTORY]
 
-It comes from the comments of `noded.config` and of the plugins. A test compares it with what this writes.
+configuration.md comes from the comments of `noded.config` and of the plugins, parity.md from
+tests/docs/parity.tsv. Tests compare the pages with what this writes.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from noded_gvisor.plugin import RunscOptions
 from noded_kata.plugin import KataOptions, ShimTypeOptions
@@ -22,6 +25,8 @@ from noded.config import Config, HandlerConfig, WorkloadConfig, WorkloadResource
 from noded.settings import RELOADABLE, documentation
 
 DOCS = Path(__file__).resolve().parent
+REPOSITORY = DOCS.parent
+PARITY = REPOSITORY / "tests" / "docs" / "parity.tsv"
 
 # Runtime types of the plugins in this repository, with the class of their own keys.
 TYPES = {
@@ -30,6 +35,68 @@ TYPES = {
     '"kata"': KataOptions,
     '"shim"': ShimTypeOptions,
 }
+STATES = ("done", "untested", "refused", "open")
+
+
+class Feature(NamedTuple):
+    """One row of the parity table.
+
+    Args:
+        area: heading under which it is shown.
+        crio, containerd: "yes", "no" or "part".
+        state: one of STATES.
+        proof: tests as PATH::NAME, separated by spaces; NAME may be left out.
+        note: the reason of what is not done, or the limit of what is.
+    """
+
+    area: str
+    feature: str
+    crio: str
+    containerd: str
+    state: str
+    proof: str
+    note: str
+
+
+def features() -> list[Feature]:
+    """Read the rows of the parity table. Raises: TypeError for a line without seven fields."""
+    with PARITY.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [Feature(*line) for line in lines if line and not line[0].startswith("#")]
+
+
+def parity() -> str:
+    """Return parity.md."""
+    rows = features()
+    count = Counter(row.state for row in rows)
+    lines = [
+        "# Parity with CRI-O and containerd",
+        "",
+        "Written by `docs/generate.py` from `tests/docs/parity.tsv`; a test checks that each named test",
+        "exists. The peers were read on 2026-08-22: CRI-O's main branch and containerd 2.4.0-beta.",
+        "",
+        f"{len(rows)} rows: "
+        + ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
+        + ". *done*: a test proves it. *untested*: the code is there, no test of its",
+        "own. *refused*: left out on purpose. *open*: missing.",
+    ]
+    for area in dict.fromkeys(row.area for row in rows):
+        lines += ["", f"## {area}", ""]
+        lines += ["| feature | CRI-O | containerd | noded | test, limit or reason |", "|---|---|---|---|---|"]
+        lines += [
+            f"| {_cell(row.feature)} | {row.crio} | {row.containerd} | {row.state} | {_evidence(row)} |"
+            for row in rows
+            if row.area == area
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _evidence(row: Feature) -> str:
+    links = []
+    for test in row.proof.split():
+        path, _, name = test.partition("::")
+        links.append(f"[{(name or Path(path).stem).removeprefix('test_').replace('_', ' ')}](../{path})")
+    return "; ".join(filter(None, (*links, _cell(row.note))))
 
 
 def configuration() -> str:
@@ -105,7 +172,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"configuration.md": configuration}
+PAGES = {"configuration.md": configuration, "parity.md": parity}
 
 
 def main() -> None:

@@ -59,3 +59,31 @@ def test_keys_of_the_configuration_in_toml_examples_are_known(page, tmp_path):
         example = tmp_path / f"{number}.toml"
         example.write_text(block.replace("…", ""))
         settings.load(example)
+
+
+def defined(test: str) -> bool:
+    """Whether a test that is written as PATH::NAME, or as PATH, is there."""
+    path, _, name = test.partition("::")
+    if not (REPOSITORY / path).is_file():
+        return False
+    definitions = rf"^(?:async )?def {re.escape(name)}\(" if name else r"^(?:async )?def test_"
+    return bool(re.search(definitions, (REPOSITORY / path).read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("row", generate.features(), ids=lambda row: row.feature)
+def test_a_row_of_the_parity_table_is_proven_or_explained(row):
+    assert {row.crio, row.containerd} <= {"yes", "no", "part"}
+    assert row.state in generate.STATES
+    assert row.feature
+    if row.state == "done":
+        assert row.proof, "what no test proves is untested"
+    if row.state == "refused":
+        assert row.note, "a refusal has a reason"
+    if row.state in ("untested", "open"):
+        assert not row.proof
+    assert [test for test in row.proof.split() if not defined(test)] == []
+
+
+def test_no_feature_is_in_the_parity_table_twice():
+    rows = [(row.area, row.feature) for row in generate.features()]
+    assert len(rows) == len(set(rows))
