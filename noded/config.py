@@ -214,6 +214,11 @@ class Config:
     # AppArmor profile of containers that name none: noded-default is built in, "" = none; another one
     # is loaded by the administrator
     apparmor_profile: str = "noded-default"
+    enable_selinux: bool = True  # label pods on a node whose kernel has SELinux; policy: container-selinux
+    # MCS categories of the node's policy, two of which keep each pod apart from all others
+    selinux_categories: Annotated[int, AtLeast(2)] = 1024
+    # containers with the node's network are not confined by SELinux (type spc_t) unless they name a type
+    hostnetwork_disable_selinux: bool = True
     default_sysctls: Mapping[str, str] = field(default_factory=dict)  # for pods with own namespaces
     timezone: str = ""  # TZ file name for containers, "" = image's own
     default_env: Mapping[str, str] = field(default_factory=dict)  # variables below those of image and pod

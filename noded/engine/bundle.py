@@ -31,6 +31,7 @@ from noded.engine.resource_classes import blockio_of, rdt_of
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_profiles import SeccompProfiles
+from noded.engine.selinux import SELinux, relabel_mounts
 from noded.engine.spec_files import read_base_spec, read_default_mounts
 from noded.engine.volumes import resolve_mounts
 from noded.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -90,6 +91,7 @@ class BundleSpec:
         content: ContentStore,
         hooks: Hooks,
         profiles: SeccompProfiles,
+        selinux: SELinux,
     ) -> None:
         self._config = config
         self._layout = layout
@@ -103,6 +105,7 @@ class BundleSpec:
         self._content = content
         self._hooks = hooks
         self._profiles = profiles
+        self._selinux = selinux
         self._rlimits = parse_rlimits(config.default_ulimits, "default_ulimits")
         self._must_exist = frozenset(map(os.path.normpath, config.absent_mount_sources_to_reject))
         self.cdi = CdiDevices(config.cdi_spec_dirs)
@@ -139,7 +142,13 @@ class BundleSpec:
         sandbox, config = container.sandbox, container.record.config
         features = await self._handlers.features_of(sandbox.record.handler)
         rootfs = self._layout.rootfs(container.id)
-        mounts = past.mounts(config.mounts) if past is not None else await self._mounts(container)
+        if past is not None:
+            labels = past.selinux
+            mounts = past.mounts(config.mounts)
+        else:
+            labels = await self._selinux.of_container(sandbox.record, config.security, features)
+            mounts = await self._mounts(container)
+            await relabel_mounts(mounts, labels)
         if past is not None:
             user = past.user
         else:
@@ -200,7 +209,11 @@ class BundleSpec:
             seccomp_mode=NotifyMode(container.record.seccomp_mode) if container.record.seccomp_mode else None,
             seccomp_listener=str(self._layout.seccomp_listener(container.id)),
             seccomp_profile=profile,
+            process_label=labels.process,
+            mount_label=labels.mount,
         )
+        if past is None:
+            await self._selinux.label_own(container.ref.bundle, volumes, labels)
         return inputs, not_granted
 
     async def _mounts(self, container: Container) -> tuple[ResolvedMount, ...]:

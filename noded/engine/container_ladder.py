@@ -22,6 +22,7 @@ from noded.engine.restores import Restores
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_notifier import SeccompNotifier
+from noded.engine.selinux import SELinux
 from noded.errors import FailedPrecondition, ImageVolumeMountFailed
 from noded.host import files, libc
 from noded.images.library import Library
@@ -48,6 +49,7 @@ class ContainerLadder:
         rows: ContainerRows,
         images: Library,
         snapshots: Snapshots,
+        selinux: SELinux,
         container_quota_bytes: int,
         volumes: ImageVolumes,
         spec: BundleSpec,
@@ -63,6 +65,7 @@ class ContainerLadder:
         self._rows = rows
         self._images = images
         self._snapshots = snapshots
+        self._selinux = selinux
         self._container_quota_bytes = container_quota_bytes
         self._volumes = volumes
         self._spec = spec
@@ -121,9 +124,16 @@ class ContainerLadder:
             container.id,
             image,
             pod_user_namespace(container.sandbox),
+            mount_label=await self._mount_label(container),
             quota_bytes=quota,
             storage_driver=self._handlers.settings(container.sandbox.record.handler).storage_driver,
         )
+
+    async def _mount_label(self, container: Container) -> str:
+        record = container.sandbox.record
+        features = await self._handlers.features_of(record.handler)
+        labels = await self._selinux.of_container(record, container.record.config.security, features)
+        return labels.mount
 
     async def _rootfs_down(self, container: Container) -> None:
         await self._snapshots.remove(container.id)
@@ -131,6 +141,9 @@ class ContainerLadder:
     # volumes: images that are mounted beside the rootfs
 
     async def _volumes_up(self, container: Container) -> None:
+        if not any(container.record.volume_images):
+            return
+        label = await self._mount_label(container)
         for index, image_id in enumerate(container.record.volume_images):
             if not image_id:
                 continue
@@ -139,7 +152,9 @@ class ContainerLadder:
                 raise ImageVolumeMountFailed(
                     f"mounts[{index}].image: image {image_id} was removed meanwhile: pull it again"
                 )
-            await self._volumes.mount(container.id, index, image, pod_user_namespace(container.sandbox))
+            await self._volumes.mount(
+                container.id, index, image, pod_user_namespace(container.sandbox), label
+            )
 
     async def _volumes_down(self, container: Container) -> None:
         await self._volumes.unmount_all(container.id)

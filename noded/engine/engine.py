@@ -38,6 +38,7 @@ from noded.engine.sandboxes import Sandboxes
 from noded.engine.seccomp_notifier import SeccompNotifier
 from noded.engine.seccomp_profiles import SeccompProfiles
 from noded.engine.seccomp_recordings import SeccompRecordings
+from noded.engine.selinux import SELinux
 from noded.engine.stats import Stats
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.streams import Streams
@@ -174,6 +175,7 @@ async def open_engine(
             nri = Nri(config.nri, facts, registry, library)
             sandbox_rows = SandboxRows(database, decoders.pod)
             container_rows = ContainerRows(database, decoders.container)
+            selinux = await trio.to_thread.run_sync(SELinux, config, facts)
             sandbox_ladder = SandboxLadder(
                 config=config,
                 layout=layout,
@@ -183,6 +185,7 @@ async def open_engine(
                 network=network,
                 handlers=handlers,
                 nri=nri,
+                selinux=selinux,
             )
             notifier = SeccompNotifier(layout, cgroups, sandbox_ladder, services)
             supervisor = Supervisor(services, nri, notifier)
@@ -198,6 +201,7 @@ async def open_engine(
                 content=content,
                 hooks=hooks,
                 profiles=profiles,
+                selinux=selinux,
             )
             restores = Restores(
                 enabled=config.checkpoint.restore,
@@ -211,6 +215,7 @@ async def open_engine(
                 rows=container_rows,
                 images=library,
                 snapshots=snapshots,
+                selinux=selinux,
                 container_quota_bytes=config.images.container_quota_bytes,
                 volumes=volumes,
                 spec=spec,
@@ -273,6 +278,7 @@ async def open_engine(
                 ladder=sandbox_ladder,
                 containers=containers,
                 nri=nri,
+                selinux=selinux,
                 nursery=services,
                 events=events,
             )

@@ -17,6 +17,7 @@ from noded.model.pod import ProfileType
 from noded.model.records import ContainerRecord
 from noded.spec.inputs import ImageVolume, ResolvedMount, ResolvedUser
 from noded.spec.mounts import destination
+from noded.spec.selinux import Labels
 
 
 class Past:
@@ -71,6 +72,13 @@ class Past:
         asked = self._record.config.security.apparmor
         named = asked is not None and asked.type is ProfileType.LOCALHOST
         return "" if named else str(self._spec["process"].get("apparmorProfile", ""))
+
+    @property
+    def selinux(self) -> Labels:
+        """The SELinux contexts that it got."""
+        return Labels(
+            self._spec["process"].get("selinuxLabel", ""), self._spec["linux"].get("mountLabel", "")
+        )
 
     def volumes(self, image: Image) -> tuple[ImageVolume, ...]:
         """The image's VOLUMEs that got a directory."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from noded.host import files, mounts
+from noded.host.relabel import relabel_tree
 from noded.model.paths import Layout
 from noded.model.pod import DNSConfig, IDMapping, NamespaceMode, PodConfig, UserNamespace
 from noded.model.records import SandboxRecord
@@ -45,15 +46,18 @@ class PodDirectory:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    async def make(self, record: SandboxRecord, hostname: str, *, shm_bytes: int | None = None) -> None:
+    async def make(
+        self, record: SandboxRecord, hostname: str, *, shm_bytes: int | None = None, label: str = ""
+    ) -> None:
         """Write the files and mount /dev/shm. Leaves pieces on failure; `remove` takes them.
 
         Args:
             shm_bytes: most that /dev/shm holds, None = 64 MiB.
+            label: SELinux context of what the containers use, "" = none.
         """
-        await trio.to_thread.run_sync(self._make, record, hostname, shm_bytes or _SHM_BYTES)
+        await trio.to_thread.run_sync(self._make, record, hostname, shm_bytes or _SHM_BYTES, label)
 
-    def _make(self, record: SandboxRecord, hostname: str, shm_bytes: int) -> None:
+    def _make(self, record: SandboxRecord, hostname: str, shm_bytes: int, label: str) -> None:
         directory = self._layout.pod(record.id)
         make_private(directory, record.config.namespaces.userns)
         (directory / "ns").mkdir(exist_ok=True)
@@ -63,28 +67,30 @@ class PodDirectory:
             text = resolv_conf(dns)
         else:
             text = _RESOLV_CONF.read_text(errors="replace") if _RESOLV_CONF.exists() else ""
-        files.publish(directory / "resolv.conf", text.encode(), 0o644, durable=False)
-        files.publish(directory / "hostname", f"{hostname}\n".encode(), 0o644, durable=False)
+        _publish(directory / "resolv.conf", text, label)
+        _publish(directory / "hostname", f"{hostname}\n", label)
         if config.namespaces.ipc is not NamespaceMode.NODE:
-            self._mount_shm(directory / "shm", config.namespaces.userns, shm_bytes)
+            self._mount_shm(directory / "shm", config.namespaces.userns, shm_bytes, label)
 
-    def _mount_shm(self, target: Path, userns: UserNamespace | None, size_bytes: int) -> None:
+    def _mount_shm(self, target: Path, userns: UserNamespace | None, size_bytes: int, label: str) -> None:
         target.mkdir(exist_ok=True)
         if mounts.is_mountpoint(target):
             return
         options = f"mode=1777,size={size_bytes}"
         if userns is not None and userns.mode is NamespaceMode.POD and userns.uids:
             options += f",uid={_root_of(userns.uids)},gid={_root_of(userns.gids)}"
+        if label:
+            options += f',context="{label}"'
         flags = mounts.MS_NOEXEC | mounts.MS_NOSUID | mounts.MS_NODEV
         mounts.mount("shm", target, "tmpfs", flags, options)
 
-    async def write_hosts(self, record: SandboxRecord, hostname: str) -> None:
+    async def write_hosts(self, record: SandboxRecord, hostname: str, *, label: str = "") -> None:
         """Write the hosts file, once the pod's addresses are known."""
         text = hosts(record.ips, hostname)
         if record.config.host_network and await trio.Path(_HOSTS).exists():
             text = await trio.Path(_HOSTS).read_text(errors="replace")
         path = self._layout.pod(record.id) / "hosts"
-        await trio.to_thread.run_sync(lambda: files.publish(path, text.encode(), 0o644, durable=False))
+        await trio.to_thread.run_sync(_publish, path, text, label)
 
     async def remove(self, sandbox_id: str) -> None:
         """Unmount and delete everything of the pod. Idempotent."""
@@ -94,6 +100,12 @@ class PodDirectory:
         directory = self._layout.pod(sandbox_id)
         mounts.unmount(directory / "shm")
         files.remove_tree(directory)
+
+
+def _publish(path: Path, text: str, label: str) -> None:
+    files.publish(path, text.encode(), 0o644, durable=False)
+    if label:
+        relabel_tree(path, label, lambda: None)
 
 
 def make_private(directory: Path, userns: UserNamespace | None) -> None:

@@ -113,6 +113,10 @@ class Registry:
         """Every sandbox, hidden ones too."""
         return iter(list(self._sandboxes.values()))
 
+    def selinux_levels(self) -> frozenset[str]:
+        """The SELinux levels of every sandbox, hidden ones too."""
+        return frozenset(one.record.selinux_level for one in self._sandboxes.values())
+
     def containers(self) -> Iterator[Container]:
         """Every container, half-made ones too."""
         return iter(list(self._containers.values()))

@@ -19,6 +19,7 @@ from noded.engine.ladder import Rung
 from noded.engine.nri import Nri
 from noded.engine.pod_files import PodDirectory, effective_hostname
 from noded.engine.sandbox import PodSandbox
+from noded.engine.selinux import SELinux
 from noded.errors import FailedPrecondition
 from noded.host import namespaces, sysctl, userns
 from noded.host.cgroup_names import CRIO_PREFIX
@@ -33,6 +34,7 @@ from noded.network.network import Network
 from noded.spec.infra import infra_spec
 from noded.spec.inputs import InfraInputs, NamespacePaths, SpecPolicy
 from noded.spec.pod_features import PodFeatures, pod_features
+from noded.spec.selinux import Labels
 from noded.store.sandboxes import SandboxRows
 
 log = structlog.get_logger(__name__)
@@ -55,6 +57,7 @@ class SandboxLadder:
         network: Network,
         handlers: Handlers,
         nri: Nri,
+        selinux: SELinux,
     ) -> None:
         self._config = config
         self._layout = layout
@@ -64,6 +67,7 @@ class SandboxLadder:
         self._network = network
         self._handlers = handlers
         self._nri = nri
+        self._selinux = selinux
         self._files = PodDirectory(layout)
         network_config = config.network
         self.rungs: tuple[Rung[PodSandbox], ...] = (
@@ -123,7 +127,10 @@ class SandboxLadder:
 
     async def _files_up(self, sandbox: PodSandbox) -> None:
         size = self._features(sandbox).shm_bytes
-        await self._files.make(sandbox.record, self.hostname(sandbox), shm_bytes=size)
+        labels = self._labels(sandbox)
+        await self._selinux.check(labels)
+        hostname = self.hostname(sandbox)
+        await self._files.make(sandbox.record, hostname, shm_bytes=size, label=labels.mount)
 
     async def _files_down(self, sandbox: PodSandbox) -> None:
         await self._files.remove(sandbox.id)
@@ -186,7 +193,8 @@ class SandboxLadder:
             for attachment in attachments:
                 results.append(await self._network.add(attachment))
             await sandbox.commit(results=tuple(results))
-        await self._files.write_hosts(sandbox.record, self.hostname(sandbox))
+        label = self._labels(sandbox).mount
+        await self._files.write_hosts(sandbox.record, self.hostname(sandbox), label=label)
 
     async def _network_down(self, sandbox: PodSandbox) -> None:
         record = sandbox.record
@@ -247,6 +255,7 @@ class SandboxLadder:
         rootfs = reference.bundle / "rootfs"
         rootfs.mkdir(parents=True, exist_ok=True)
         pins = {kind: str(path) for kind, path in self.pins(sandbox.id, config).items()}
+        labels = self._labels(sandbox, features)
         built = infra_spec(
             InfraInputs(
                 pod=config,
@@ -260,12 +269,17 @@ class SandboxLadder:
                 namespaces=NamespacePaths(**pins),
                 hostname=self.hostname(sandbox),
                 log_directory=config.log_directory,
+                process_label=labels.process,
+                mount_label=labels.mount,
             )
         )
         for warning in built.warnings:
             log.warning("spec adjusted", id=sandbox.id, detail=warning)
         _make_mount_points(rootfs, built.value)
         return built.value
+
+    def _labels(self, sandbox: PodSandbox, features: RuntimeFeatures | None = None) -> Labels:
+        return self._selinux.of_pod(sandbox.record, features)
 
     def _policy(self, sandbox: PodSandbox) -> SpecPolicy:
         settings = self._handlers.settings(sandbox.record.handler)

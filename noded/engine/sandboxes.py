@@ -23,6 +23,7 @@ from noded.engine.operations import Operation, Operations
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
+from noded.engine.selinux import SELinux
 from noded.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from noded.host.cgroup_names import CRIO_PREFIX, PREFIX
 from noded.host.cgroups import Cgroups
@@ -60,6 +61,7 @@ class Sandboxes:
         ladder: SandboxLadder,
         containers: Containers,
         nri: Nri,
+        selinux: SELinux,
         nursery: trio.Nursery,
         events: Events,
     ) -> None:
@@ -73,6 +75,7 @@ class Sandboxes:
         self._ladder = ladder
         self._containers = containers
         self._nri = nri
+        self._selinux = selinux
         self._nursery = nursery
         self._events = events
         self._claims: Claims[PodSandbox] = Claims(
@@ -157,6 +160,7 @@ class Sandboxes:
             overhead=config.overhead,
             resources=config.resources,
             cgroup_prefix=CRIO_PREFIX if self._config.compat.cadvisor else PREFIX,
+            selinux_level=self._selinux.level(config, self._registry.selinux_levels),
         )
         for warning in warnings:
             log.warning("annotation without effect", id=record.id, pod=str(config.key), detail=warning)

@@ -50,6 +50,27 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
+def open_directory(directory: int, name: bytes) -> int:
+    """Open a directory below an open one: through no link, and not across a mount where openat2 is there.
+
+    Raises: OSError; EXDEV for a mount.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return openat2(directory, name, flags, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    found = os.dup(directory)
+    for part in name.split(b"/"):
+        try:
+            inner = os.open(part, flags | os.O_CLOEXEC, dir_fd=found)
+        finally:
+            os.close(found)
+        found = inner
+    return found
+
+
 def open_beneath(root: Path, path: str, flags: int = os.O_PATH) -> int:
     """Open a path as a process whose root is `root` would; the caller closes the descriptor.
 

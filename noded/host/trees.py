@@ -118,15 +118,8 @@ class _Removal:
 
     def _open(self, directory: int, name: bytes, where: Path) -> int | None:
         """Open a directory unless something is mounted on it; a mount may have come meanwhile."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        resolve = beneath.RESOLVE_NO_XDEV | beneath.RESOLVE_NO_SYMLINKS | beneath.RESOLVE_BENEATH
         try:
-            try:
-                return beneath.openat2(directory, name, flags, resolve)
-            except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.EPERM):
-                    raise
-                return os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
+            return beneath.open_directory(directory, name)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -34,7 +34,7 @@ class SandboxRecord:
     """One pod sandbox. `attachments` is the CNI intent, stored before ADD runs.
 
     `complete` says that it was once READY, so that a client may know it. `cgroup_prefix` begins the names
-    of the pod's cgroups.
+    of the pod's cgroups. `selinux_level` is the level of the pod, "" = made without SELinux.
     """
 
     id: str
@@ -52,6 +52,7 @@ class SandboxRecord:
     overhead: Resources | None = None
     resources: Resources | None = None
     cgroup_prefix: str = "noded"
+    selinux_level: str = ""
 
     @property
     def ips(self) -> tuple[str, ...]:
@@ -68,6 +69,7 @@ class SandboxRecord:
                 "overhead": _resources_to_json(self.overhead),
                 "resources": _resources_to_json(self.resources),
                 "cgroup_prefix": self.cgroup_prefix,
+                "selinux_level": self.selinux_level,
             },
             separators=(",", ":"),
         )
@@ -144,6 +146,7 @@ def sandbox_facts(text: str) -> dict[str, Any]:
         "overhead": _resources_from_json(data.get("overhead")),
         "resources": _resources_from_json(data.get("resources")),
         "cgroup_prefix": data.get("cgroup_prefix", "noded"),
+        "selinux_level": data.get("selinux_level", ""),
     }
 
 

@@ -109,6 +109,7 @@ class ShimRuntime:
             update=self._quirks.update,
             needs_infra=self._quirks.sandbox_container,
             usage_in_cgroup=self._quirks.host_processes,
+            virtual_machine=not self._quirks.host_processes,
         )
         if not self._quirks.oci_runtime:
             return features

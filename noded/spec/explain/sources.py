@@ -189,7 +189,11 @@ def source(case: Case, atom: Atom) -> Source | None:
     if isinstance(inputs, ContainerInputs) and (found := _resolved(case, inputs, atom, head, rest)):
         return found
     if head in ("process_label", "mount_label"):
-        return Source(Kind.HOST, f"SELinux {head}")
+        return Source(
+            Kind.HOST,
+            f"SELinux {head}",
+            "of the policy's lxc_contexts, the pod's own level, and selinux_options",
+        )
     return Source(Kind.NODED, _NODED[head]) if head in _NODED else None
 
 
