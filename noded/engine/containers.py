@@ -240,8 +240,7 @@ class Containers:
             await self._climb(container)
         finally:
             if self._nri.enabled and container.record.intent is not ContainerIntent.CREATED:
-                with trio.CancelScope(shield=True):
-                    await self._nri.removed(container)
+                await self._nri.given_up(container)
             if container.record.intent is not ContainerIntent.CREATED and container.stage == "":
                 self._registry.drop_container(container)
                 container.tell_deleted()
@@ -460,7 +459,7 @@ class Containers:
     async def _remove(self, container: Container) -> None:
         if container.record.intent is not ContainerIntent.REMOVING:
             await self._stop(container, 0.0)
-        if self._nri.active and self._registry.container_of_key(container.record.key) is container:
+        if self._registry.container_of_key(container.record.key) is container:
             await self._nri.removed(container)
         async with container.lock:
             if self._registry.container_of_key(container.record.key) is not container:

@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 
 _UPDATE_SECONDS = 10.0  # for one container's update or eviction that a plugin wants
 _EVICTED_GRACE_SECONDS = 10.0
+_GIVEN_UP_SECONDS = 10.0  # for all plugins to hear that a creation failed; its client waits meanwhile
 
 Update = Callable[[str, dict[str, Any], Resources], Awaitable[None]]
 Stop = Callable[[str, float], Awaitable[None]]
@@ -365,8 +366,22 @@ class Nri:
         finally:
             told.set()
 
+    async def given_up(self, container: Container) -> None:
+        """Its creation has failed; plugins that were told of it are told of its end, within 10 s.
+
+        Cancellation: shielded, it is the way down of a creation that may have been cancelled.
+        """
+        with trio.move_on_after(_GIVEN_UP_SECONDS, shield=True) as deadline:
+            await self.removed(container)
+        if deadline.cancelled_caught:
+            log.warning(
+                "NRI plugins were not told in time that a container is not to be",
+                id=container.id,
+                seconds=_GIVEN_UP_SECONDS,
+            )
+
     async def removed(self, container: Container) -> None:
-        """It is about to go, or its creation has failed after it was told of. Told after its end."""
+        """It is about to go. Told after its end; forgotten also when no plugin is left to tell."""
         begun = container.id in self._begun
         self._begun.discard(container.id)
         told = self._stops.pop(container.id, None)

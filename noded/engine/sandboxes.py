@@ -345,8 +345,7 @@ class Sandboxes:
             sandbox.stage = "removing containers"
             with span("containers"):
                 await self._containers.remove_all(sandbox)
-            if self._nri.active:
-                await self._nri.remove_pod(sandbox)
+            await self._nri.remove_pod(sandbox)
             await self._forget(sandbox)
 
     async def _forget(self, sandbox: PodSandbox) -> None:

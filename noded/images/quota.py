@@ -76,10 +76,10 @@ class Quotas:
             _remove_data(data)
             return
         if filesystem_magic(data) != BTRFS:
-            project = project_quota.project_of(data)
-            _remove_data(data)
-            if project:
+            # The limit first: nothing but the directory tells its project, so one that outlives it stays.
+            if project := project_quota.project_of(data):
                 project_quota.limit(data.parent, project, 0)
+            _remove_data(data)
             return
         groups = {btrfs.subvolume_id(path) for path in (data / _TREE, data) if btrfs.is_subvolume(path)}
         _remove_data(data)

@@ -160,15 +160,18 @@ class Snapshots:
         """The driver that a container was made with; for a new one the wanted or the configured one."""
         mark = data / _DRIVER
         try:
-            return self._driver(mark.read_text())
+            marked = mark.read_text()
         except FileNotFoundError:
-            pass
-        if (data / "upper").is_dir():
+            marked = None
+        if marked:
+            return self._driver(marked)
+        # An empty mark, as a power cut left it, was not overlay's: overlay makes none.
+        if marked is None and (data / "upper").is_dir():
             return OverlayDriver(self._layers)
         driver = self._driver(wanted)
         driver.check()
         if driver.name != "overlay":  # what it makes is told by its name
-            files.publish(mark, driver.name.encode(), 0o600, durable=False)
+            files.publish(mark, driver.name.encode(), 0o600, durable=True)
         return driver
 
     def _driver(self, name: str) -> Driver:

@@ -7,9 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import trio
 
 from noded.images.filesystem import tree_usage
+
+log = structlog.get_logger(__name__)
 
 BASE = "base.json"
 _MAX_AGE_NS = 30 * 1_000_000_000  # walking every writable layer is dear, and kubelet asks each 10 s
@@ -37,11 +40,30 @@ class Base:
 
 
 def read_base(data: Path) -> Base:
-    """The base of a container's directory; zeros where the storage driver makes no copies. Blocks."""
+    """The base of a container's directory; zeros where the storage driver makes no copies. Blocks.
+
+    One that cannot be read, as a power cut may leave it, counts as zeros too: the usage of one container is
+    then too high, that of the others and of the node is still known.
+    """
     try:
-        return Base(**json.loads((data / BASE).read_bytes()))
+        return _parse_base((data / BASE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return Base()
+    except (OSError, ValueError) as error:
+        log.warning(
+            "cannot read what an image took of a container: all of it counts as written",
+            path=str(data / BASE),
+            error=str(error),
+        )
+        return Base()
+
+
+def _parse_base(text: bytes) -> Base:
+    """Raises: ValueError."""
+    match json.loads(text):
+        case {"used_bytes": int(used_bytes), "used_inodes": int(used_inodes), "shared": bool(shared)}:
+            return Base(used_bytes, used_inodes, shared)
+    raise ValueError("it does not hold used_bytes, used_inodes and shared")
 
 
 def container_usage(data: Path) -> tuple[int, int]:

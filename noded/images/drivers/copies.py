@@ -99,7 +99,7 @@ class BtrfsDriver(CopyDriver):
             return
         with self._merging:
             self._merge(rootfs, home, check)
-            files.publish(rootfs.data / BASE, (home / f"{MERGED}.json").read_bytes(), 0o600, durable=False)
+            files.publish(rootfs.data / BASE, (home / f"{MERGED}.json").read_bytes(), 0o600, durable=True)
             btrfs.snapshot(home / MERGED, tree)
 
     def _merge(self, rootfs: Rootfs, home: Path, check: Callable[[], object]) -> None:
@@ -121,7 +121,7 @@ def remove_subvolume(path: Path) -> None:
 
 
 def _publish_base(path: Path, base: Base) -> None:
-    files.publish(path, json.dumps(asdict(base)).encode(), 0o600, durable=False)
+    files.publish(path, json.dumps(asdict(base)).encode(), 0o600, durable=True)
 
 
 def _show(tree: Path, rootfs: Rootfs) -> None:
