@@ -11,7 +11,6 @@ import io
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tarfile
@@ -26,22 +25,14 @@ from noded.checks.result import document
 from noded.cli import find
 from noded.cli.check import collect
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.masking import masked
 from noded.config_text import render
 from noded.errors import NodedError
 from noded.proto.noded.admin import v1 as admin
 from noded.proto.runtime import v1 as cri
 
-_SECRET = re.compile(
-    r"(?i)^(\s*[\"']?[\w.-]*(?:password|passwd|secret|token|auth|credential)[\w.-]*[\"']?\s*[=:]\s*).+$", re.M
-)
-_USER = re.compile(r"(?<=://)[^/\s@]+@")
 _LOG_LINES = "5000"
 _PROGRAM_SECONDS = 20.0
-
-
-def masked(text: str) -> str:
-    """Text without values of keys that name a secret, and without users in URLs. Pure."""
-    return _USER.sub("***@", _SECRET.sub(r"\1***", text))
 
 
 def support_bundle(arguments: argparse.Namespace) -> int:
@@ -72,7 +63,7 @@ def _parts(arguments: argparse.Namespace) -> dict[str, Callable[[], str]]:
 
     return {
         "config.toml": lambda: masked(render(settings.load(config))),
-        "check.json": lambda: _json(_check(config)),
+        "check.json": lambda: _json(_masked(_check(config))),
         "status.json": ask(_status),
         "pods.json": ask(_pods),
         "containers.json": ask(_containers),
@@ -89,6 +80,15 @@ def _parts(arguments: argparse.Namespace) -> dict[str, Callable[[], str]]:
 def _check(config: Path) -> dict[str, Any]:
     found = collect(config)
     return document(rules.judge(found), found.program_version)
+
+
+def _masked(value: Any) -> Any:
+    """A document with every text in it masked: errors may tell what a program has said."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, dict):
+        return {key: _masked(each) for key, each in value.items()}
+    return [_masked(each) for each in value] if isinstance(value, list) else value
 
 
 def _json(value: Any) -> str:
@@ -159,4 +159,5 @@ async def _images(daemon: Daemon) -> list[dict[str, Any]]:
 async def _debts(daemon: Daemon) -> list[dict[str, Any]]:
     request = admin.ListDebtsRequest()
     reply = await daemon.admin("ListDebts", request, admin.ListDebtsResponse, QUERY_SECONDS)
-    return [each.to_dict() for each in reply.debts]
+    debts: list[dict[str, Any]] = _masked([each.to_dict() for each in reply.debts])
+    return debts
