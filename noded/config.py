@@ -63,7 +63,8 @@ class ImagesConfig:
     # btrfs (snapshots, `root` must be on btrfs), vfs (copies, works everywhere); others keep theirs
     storage_driver: StorageDriver = "overlay"
     # what each container may write, 0 = no limit; the pod annotations noded.io/disk-quota and
-    # noded.io/disk-quota.CONTAINER replace it. Needs btrfs with quotas, or xfs or ext4 with prjquota
+    # noded.io/disk-quota.CONTAINER lower it, and lift it where allowed_annotations match them. Needs btrfs
+    # with quotas, or xfs or ext4 with prjquota
     container_quota_bytes: Annotated[int, AtLeast(0)] = 0
 
 

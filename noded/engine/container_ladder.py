@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import structlog
 import trio
 
 from noded.engine.bundle import BundleSpec
@@ -35,6 +36,8 @@ from noded.model.runtime import Sandbox, TaskCreate
 from noded.spec.resources import merge_resources
 from noded.store.containers import ContainerRows
 from noded.tracing.spans import wait
+
+log = structlog.get_logger(__name__)
 
 _UNDO_SECONDS = 60.0
 
@@ -118,15 +121,22 @@ class ContainerLadder:
             raise FailedPrecondition(
                 f"image {container.record.image_id} was removed meanwhile: pull it again"
             )
-        annotations = container.sandbox.record.config.annotations
-        quota = disk_quota(annotations, container.record.config.name, self._container_quota_bytes)
+        pod = container.sandbox.record
+        quota, warnings = disk_quota(
+            pod.config.annotations,
+            container.record.config.name,
+            self._container_quota_bytes,
+            self._handlers.allowed_annotations(pod.handler, pod.config.annotations),
+        )
+        for warning in warnings:
+            log.warning("disk quota adjusted", id=container.id, detail=warning)
         await self._snapshots.prepare(
             container.id,
             image,
             pod_user_namespace(container.sandbox),
             mount_label=await self._mount_label(container),
             quota_bytes=quota,
-            storage_driver=self._handlers.settings(container.sandbox.record.handler).storage_driver,
+            storage_driver=self._handlers.settings(pod.handler).storage_driver,
         )
 
     async def _mount_label(self, container: Container) -> str:

@@ -37,11 +37,11 @@ def noded(daemon, *arguments):
 
 
 def test_a_node_with_btrfs_limits_a_container_and_shares_its_images(btrfs, tmp_path, pushed):
-    settings = {"images": {"storage_driver": "btrfs"}}
+    settings = {"images": {"storage_driver": "btrfs", "container_quota_bytes": 8 << 20}}
     mirrors = {HOST: pushed.host}
     with NodedDaemon(btrfs, settings=settings, mirrors=mirrors) as daemon, daemon.client() as cri:
         image = cri.pull(f"{HOST}/e2e/busybox:1")
-        config_of = daemon.pod_config(cri, annotations={"noded.io/disk-quota": "8Mi"})
+        config_of = daemon.pod_config(cri, annotations={"noded.io/disk-quota": "0"})
         pod = cri.run_pod(config_of)
         config = cri.container_config("c", f"{HOST}/e2e/busybox:1", ["sleep", "1000"])
         container = cri.run_container(pod, config, config_of)
