@@ -7,7 +7,6 @@ success and the debt stays with noded, hidden from CRI lists, for as long as it 
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from noded.engine.backoff import delays
 from noded.engine.sandbox import PodSandbox
 from noded.model.records import Owed
 
@@ -73,11 +73,9 @@ class Debts:
             self._nursery.start_soon(self._retry_until_done, sandbox)
 
     async def _retry_until_done(self, sandbox: PodSandbox) -> None:
-        delay = _FIRST_DELAY_SECONDS
         try:
-            while True:
-                await trio.sleep(delay * random.uniform(0.8, 1.2))
-                delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+            for delay in delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS):
+                await trio.sleep(delay)
                 try:
                     await self._retry(sandbox)
                     break
