@@ -18,6 +18,7 @@ import trio
 
 from noded.errors import FailedPrecondition
 from noded.host import beneath, libc
+from noded.images.interruptible import InterruptibleReader
 
 _WHITEOUT = os.makedev(0, 0)
 _OPAQUE = "trusted.overlay.opaque"
@@ -32,7 +33,7 @@ def write_diff(upper: Path, lowers: Sequence[Path], target: IO[bytes]) -> list[s
 
     Returns: paths, relative to the root, of what is hidden of the lower directories.
     Raises: FailedPrecondition for a tree that cannot be told in a tar; NodedError by errno.
-    Cancellation: between two files, from a trio thread.
+    Cancellation: at any time, from a trio thread.
     """
     deleted: list[str] = []
     try:
@@ -79,7 +80,7 @@ class _Walk:
             opaque = self._attributes(fd, info, path)
             if info.isreg():
                 with open(fd, "rb", closefd=False) as file:
-                    self._tar.addfile(info, file)
+                    self._tar.addfile(info, InterruptibleReader(file))
             else:
                 self._tar.addfile(info)
         finally:

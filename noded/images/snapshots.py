@@ -102,7 +102,7 @@ class Snapshots:
 
         Raises: FailedPrecondition where the storage driver does not keep changes apart; see
             `noded.images.rootfs_diff.write_diff`.
-        Cancellation: between two files.
+        Cancellation: at any time.
         """
         return await trio.to_thread.run_sync(self._write_diff, container_id, image, target)
 
