@@ -1,10 +1,11 @@
 """CheckpointContainer: a running container's processes and files in an archive; it lives on.
 
-The container is frozen from the first page saved to the last file, so that both belong together. A mark
-in its bundle says that it is: a daemon that dies meanwhile is followed by one that lets it go on.
+The container is frozen, and its lock held, from the first page saved to the last file, so that both
+belong together (see `thaws`). A stop of the container interrupts that. Afterwards the archive is written
+from files of our own: the container may be removed meanwhile, the archive is complete all the same.
 
-    container data/checkpoint/   the archive's files, while it is made
-    bundle/checkpointing         the container may be frozen
+    root/checkpoints/ID/files/    the archive's files, while it is made
+    root/checkpoints/ID/archive   where the archive's temporary file may be: the mark to clean up by
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import time
 from functools import partial
 from pathlib import Path
@@ -23,9 +25,12 @@ import trio
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder, pod_user_namespace
 from noded.engine.handlers import Handlers
+from noded.engine.looks import Looks
 from noded.engine.operations import Operation, Operations
 from noded.engine.registry import Registry
+from noded.engine.thaws import Thaws, mark_frozen
 from noded.errors import (
+    Aborted,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
@@ -34,7 +39,8 @@ from noded.errors import (
     Unimplemented,
 )
 from noded.host import files
-from noded.images.checkpoint_archive import write_archive
+from noded.images.checkpoint_archive import temporary_of, write_archive
+from noded.images.interruptible import InterruptibleReader
 from noded.images.library import Library
 from noded.images.snapshots import Snapshots
 from noded.model.checkpoint import (
@@ -49,14 +55,15 @@ from noded.model.checkpoint import (
     dumped_spec,
 )
 from noded.model.paths import Layout
-from noded.model.runtime import Sandbox
 from noded.model.views import ContainerState
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_SECONDS = 120.0  # kubelet's least, too
-_MARK = "checkpointing"
-_UNDO_SECONDS = 60.0
+_FILES = "files"
+_MARK = "archive"
+_LOOK_SECONDS = 5.0  # at a bind mount's source; what does not answer is not told of in the archive
+_UNLINK_SECONDS = 10.0
 
 
 class Checkpoints:
@@ -73,6 +80,7 @@ class Checkpoints:
         images: Library,
         snapshots: Snapshots,
         ladder: ContainerLadder,
+        thaws: Thaws,
     ) -> None:
         self._enabled = enabled
         self._layout = layout
@@ -82,6 +90,8 @@ class Checkpoints:
         self._images = images
         self._snapshots = snapshots
         self._ladder = ladder
+        self._thaws = thaws
+        self._looks = Looks()  # not those for new mounts: whoever joins a look gets its answer
 
     async def checkpoint(self, name: str, location: str, timeout_seconds: float) -> None:
         """Write a checkpoint archive of a running container; it goes on running.
@@ -91,7 +101,8 @@ class Checkpoints:
             timeout_seconds: 0 = the default of 120 s.
 
         Raises: Unimplemented when the runtime cannot, InvalidArgument, NotFound, FailedPrecondition when
-            the container does not run or CRIU refuses it, DeadlineExceeded; there is no archive then.
+            the container does not run or CRIU refuses it, Aborted when it is stopped meanwhile,
+            DeadlineExceeded; there is no archive then.
         Cancellation: the container goes on, there is no archive. Spec: CRI v1 CheckpointContainer.
         """
         if not self._enabled:
@@ -119,50 +130,71 @@ class Checkpoints:
     async def _run(
         self, container: Container, target: Path, seconds: float, operation: Operation[None]
     ) -> None:
-        operation.stage = lambda: container.stage
-        scratch = self._layout.container_data(container.id) / "checkpoint"
+        directory = self._layout.checkpoint(container.id)
+        temporary = temporary_of(target, container.id)
+        _at(operation, "waiting for another checkpoint of it")
         with trio.move_on_after(seconds) as scope:
-            async with container.lock:
+            async with container.saving:
                 try:
-                    await trio.to_thread.run_sync(_begin, scratch)
-                    await self._save(container, scratch, seconds)
-                    container.stage = "writing the archive"
-                    await trio.to_thread.run_sync(write_archive, scratch, target)
+                    await trio.to_thread.run_sync(_begin, directory, temporary)
+                    spec = await self._save(container, directory / _FILES, seconds, operation)
+                    _at(operation, "writing the archive")
+                    if log_path := container.record.log_path:
+                        copy = directory / _FILES / CONTAINER_LOG
+                        await trio.to_thread.run_sync(_copy_log, log_path, copy)
+                    await self._add_binds(spec, directory / _FILES)
+                    await trio.to_thread.run_sync(write_archive, directory / _FILES, target, temporary)
                 finally:
-                    stage, container.stage = container.stage, ""
                     with trio.CancelScope(shield=True):
-                        await _discard(container, scratch)
+                        await _discard(directory)
         if scope.cancelled_caught:
             raise DeadlineExceeded(
-                f"checkpointing container {container.id[:12]} took longer than {seconds:g} s, at {stage}"
+                f"checkpointing container {container.id[:12]} took longer than {seconds:g} s, "
+                f"at {operation.stage()}"
             )
         log.info("container checkpointed", id=container.id, archive=str(target))
 
-    async def _save(self, container: Container, scratch: Path, seconds: float) -> None:
-        _check_running(container)
+    async def _save(
+        self, container: Container, place: Path, seconds: float, operation: Operation[None]
+    ) -> dict[str, Any]:
+        """Save what needs the container; return the container's OCI spec."""
+        with trio.CancelScope() as freezing:
+            async with container.lock:
+                _check_running(container)
+                container.freezing = freezing
+                try:
+                    return await self._save_locked(container, place, seconds, operation)
+                finally:
+                    container.freezing = None
+                    container.stage = ""
+        raise Aborted(f"container {container.id[:12]} was stopped while it was checkpointed")
+
+    async def _save_locked(
+        self, container: Container, place: Path, seconds: float, operation: Operation[None]
+    ) -> dict[str, Any]:
+        def at(stage: str) -> None:
+            container.stage = stage
+            _at(operation, stage)
+
         image = self._images.get(container.record.image_id)
         if image is None:
             raise FailedPrecondition(
                 f"image {container.record.image_id} was removed: no checkpoint can be restored without it"
             )
         runtime = await self._ladder.sandbox_runtime(container)
-        text = await trio.Path(container.ref.bundle / "config.json").read_bytes()
-        spec = json.loads(text)
-        mark = container.ref.bundle / _MARK
-        await trio.Path(mark).touch(mode=0o600)
+        spec: dict[str, Any] = json.loads(await trio.Path(container.ref.bundle / "config.json").read_bytes())
+        mark_frozen(container)
         try:
-            container.stage = "freezing it"
+            at("freezing it")
             await runtime.pause(container.ref)
             saved_at_ns = time.time_ns()
-            container.stage = "saving its processes"
-            await runtime.checkpoint(
-                container.ref, scratch / IMAGES_DIRECTORY, scratch, timeout_seconds=seconds
-            )
-            container.stage = "saving its files"
-            deleted = await self._snapshots.write_diff(container.id, image, scratch / ROOTFS_DIFF)
+            at("saving its processes")
+            await runtime.checkpoint(container.ref, place / IMAGES_DIRECTORY, place, timeout_seconds=seconds)
+            at("saving its files")
+            deleted = await self._snapshots.write_diff(container.id, image, place / ROOTFS_DIFF)
         finally:
             with trio.CancelScope(shield=True):
-                await _thaw(container, runtime)
+                await self._thaws.thaw(container)
         config = CheckpointConfig(
             container_id=container.id,
             name=container.record.key.name,
@@ -172,32 +204,64 @@ class Checkpoints:
             created_at_ns=container.record.created_at_ns,
             checkpointed_at_ns=saved_at_ns,
         )
-        annotations = container.record.config.annotations
-        await trio.to_thread.run_sync(
-            _write_rest, scratch, config.to_json(), dumped_spec(spec, annotations), spec, deleted
-        )
-        if container.record.log_path:
-            await trio.to_thread.run_sync(_copy_log, container.record.log_path, scratch / CONTAINER_LOG)
+        dumped = dumped_spec(spec, container.record.config.annotations)
+        await trio.to_thread.run_sync(_write_dumps, place, config.to_json(), dumped, deleted)
+        return spec
+
+    async def _add_binds(self, spec: dict[str, Any], place: Path) -> None:
+        """Tell in the archive what the bind mounts were, as far as their file systems answer."""
+        mounts = [mount for mount in spec.get("mounts", ()) if mount.get("type") == "bind"]
+        found: dict[int, dict[str, Any]] = {}
+
+        async def look(index: int, source: str) -> None:
+            try:
+                with trio.fail_after(_LOOK_SECONDS):
+                    answer = await self._looks.ask(source, _look)
+            except (trio.TooSlowError, NodedError) as error:
+                log.warning("bind mount not told of in a checkpoint", source=source, error=repr(error))
+                return
+            if answer:
+                found[index] = json.loads(answer)
+
+        async with trio.open_nursery() as nursery:
+            for index, mount in enumerate(mounts):
+                nursery.start_soon(look, index, mount["source"])
+        binds = [
+            {"source": mount["source"], "destination": mount["destination"], **found[index]}
+            for index, mount in enumerate(mounts)
+            if index in found
+        ]
+        if binds:
+            await trio.Path(place / BIND_MOUNTS).write_text(json.dumps(binds, indent=2))
+
+    async def sweep(self) -> None:
+        """At the start: remove what checkpoints left that an earlier daemon was making."""
+        async with trio.open_nursery() as nursery:
+            for directory in await trio.to_thread.run_sync(_subdirectories, self._layout.checkpoints):
+                nursery.start_soon(self._sweep, directory)
+
+    async def _sweep(self, directory: Path) -> None:
+        try:
+            await trio.to_thread.run_sync(files.remove_tree, directory / _FILES)  # all its memory: first
+            temporary = await trio.to_thread.run_sync(_marked, directory)
+            if temporary:
+                with trio.fail_after(_UNLINK_SECONDS):  # the archive's file system may be dead
+                    await self._looks.ask(temporary, _unlink)
+            await trio.to_thread.run_sync(files.remove_tree, directory)
+            log.info("unfinished checkpoint removed", id=directory.name)
+        except Exception as error:  # the next start tries again
+            log.warning("unfinished checkpoint not removed yet", id=directory.name, error=repr(error))
 
 
-async def thaw(container: Container, ladder: ContainerLadder) -> None:
-    """After a restart: let a container go on that an earlier daemon froze. Raises: as the runtime."""
-    if (container.ref.bundle / _MARK).exists():
-        log.warning("container was being checkpointed when the daemon ended", id=container.id)
-        await _thaw(container, await ladder.sandbox_runtime(container))
+def _at(operation: Operation[None], stage: str) -> None:
+    operation.stage = lambda: stage
 
 
-async def _thaw(container: Container, runtime: Sandbox) -> None:
-    with trio.fail_after(_UNDO_SECONDS):
-        await runtime.resume(container.ref)
-    (container.ref.bundle / _MARK).unlink(missing_ok=True)
-
-
-async def _discard(container: Container, scratch: Path) -> None:
+async def _discard(directory: Path) -> None:
     try:
-        await trio.to_thread.run_sync(files.remove_tree, scratch)
-    except NodedError as error:  # it goes with the container, or with the next checkpoint
-        log.warning("files of a checkpoint not removed yet", id=container.id, error=str(error))
+        await trio.to_thread.run_sync(files.remove_tree, directory)
+    except NodedError as error:  # it goes with the next checkpoint, or at the next start
+        log.warning("files of a checkpoint not removed yet", id=directory.name, error=str(error))
 
 
 def _check_running(container: Container) -> None:
@@ -219,31 +283,46 @@ def _target(location: str) -> Path:
     return path
 
 
-def _begin(scratch: Path) -> None:
-    files.remove_tree(scratch)
-    scratch.mkdir(mode=0o700)  # all memory of the container will be in it
-    (scratch / IMAGES_DIRECTORY).mkdir(mode=0o700)
+def _begin(directory: Path, temporary: Path) -> None:
+    files.remove_tree(directory)
+    directory.mkdir(mode=0o700)  # all memory of the container will be in it
+    files.publish(directory / _MARK, os.fsencode(temporary), 0o600, durable=True)
+    (directory / _FILES).mkdir(mode=0o700)
+    (directory / _FILES / IMAGES_DIRECTORY).mkdir(mode=0o700)
 
 
-def _write_rest(
-    scratch: Path, config: bytes, dumped: bytes, spec: dict[str, Any], deleted: list[str]
-) -> None:
-    (scratch / CONFIG_DUMP).write_bytes(config)
-    (scratch / SPEC_DUMP).write_bytes(dumped)
+def _subdirectories(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.is_dir() else []
+
+
+def _marked(directory: Path) -> str:
+    """Where the archive's temporary file may be, "" when it was not begun."""
+    try:
+        return os.fsdecode((directory / _MARK).read_bytes())
+    except FileNotFoundError:
+        return ""
+
+
+def _unlink(path: str) -> str:
+    Path(path).unlink(missing_ok=True)
+    return ""
+
+
+def _write_dumps(place: Path, config: bytes, dumped: bytes, deleted: list[str]) -> None:
+    (place / CONFIG_DUMP).write_bytes(config)
+    (place / SPEC_DUMP).write_bytes(dumped)
     if deleted:
-        (scratch / DELETED_FILES).write_text(json.dumps(deleted))
-    binds = [
-        {
-            "source": mount["source"],
-            "destination": mount["destination"],
-            "file_type": "directory" if os.path.isdir(mount["source"]) else "file",
-            "permissions": os.stat(mount["source"]).st_mode & 0o777,
-        }
-        for mount in spec.get("mounts", ())
-        if mount.get("type") == "bind" and os.path.exists(mount["source"])
-    ]
-    if binds:
-        (scratch / BIND_MOUNTS).write_text(json.dumps(binds, indent=2))
+        (place / DELETED_FILES).write_text(json.dumps(deleted))
+
+
+def _look(source: str) -> str:
+    """What the archive says of a bind mount's source, as JSON; "" when it is not there."""
+    try:
+        mode = os.stat(source).st_mode
+    except OSError:
+        return ""
+    kind = "directory" if stat.S_ISDIR(mode) else "file"
+    return json.dumps({"file_type": kind, "permissions": mode & 0o777})
 
 
 def _copy_log(source: str, target: Path) -> None:
@@ -253,4 +332,4 @@ def _copy_log(source: str, target: Path) -> None:
     except OSError:
         return
     with open(fd, "rb") as log_file, target.open("wb") as copy:
-        shutil.copyfileobj(log_file, copy)
+        shutil.copyfileobj(InterruptibleReader(log_file), copy)

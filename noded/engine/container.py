@@ -27,7 +27,8 @@ from noded.store.containers import ContainerRows
 class Container:
     """One container. `record` is what the database holds, always; `view` is derived from it.
 
-    `exited` is set once the exit is durable. `lock` serialises start and take-down.
+    `exited` is set once the exit is durable. `lock` serialises start and take-down; `saving` serialises
+    checkpoints, and is taken before it.
     """
 
     def __init__(
@@ -46,6 +47,9 @@ class Container:
         self.ref = TaskRef(id=record.id, sandbox_id=sandbox.id, bundle=bundle, cgroup=record.cgroup)
         self.stage = ""
         self.lock = trio.Lock()
+        self.saving = trio.Lock()
+        self.freezing: trio.CancelScope | None = None  # of the checkpoint that keeps it frozen
+        self.frozen = ""  # why it could not be thawed after a checkpoint
         self.exited = trio.Event()
         self.claim = Claim()
         self.created_pid = 0  # of init, until the record has it
@@ -98,6 +102,16 @@ class Container:
         if record.exited is not None:
             self.exited.set()
 
+    def interrupt_checkpoint(self) -> None:
+        """Give up the checkpoint that keeps the container frozen, if there is one: it is to end."""
+        if self.freezing is not None:
+            self.freezing.cancel()
+
+    def set_frozen(self, reason: str) -> None:
+        """Show why the container stays frozen, "" = it is not."""
+        self.frozen = reason
+        self.view = self._view()
+
     def tell_deleted(self) -> None:
         """Publish the end of a container that the registry has dropped."""
         if self._told:
@@ -130,6 +144,7 @@ class Container:
                 ("cgroup", record.cgroup),
                 ("bundle", str(self.ref.bundle)),
                 ("runtimeHandler", self.sandbox.record.handler),
+                *((("frozen", self.frozen),) if self.frozen else ()),
                 *((("seccompArtifact", record.seccomp_artifact),) if record.seccomp_artifact else ()),
             ),
         )

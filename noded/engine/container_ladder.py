@@ -176,7 +176,7 @@ class ContainerLadder:
             await self._restores.bring_files(container)
 
     async def _checkpoint_down(self, container: Container) -> None:
-        """Nothing: it is in the root file system and beside it, and goes with them."""
+        await self._restores.remove_files(container)
 
     # spec: no effect outside the bundle but creating missing mount sources, as both peers do
 

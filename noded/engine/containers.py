@@ -386,6 +386,7 @@ class Containers:
     async def _stop(self, container: Container, timeout_seconds: float) -> None:
         if container.exited.is_set():
             return
+        container.interrupt_checkpoint()
         if container.record.restore and container.view.state is ContainerState.CREATED:
             async with container.lock:  # it has no task, unless it is just being started
                 if container.view.state is ContainerState.CREATED:

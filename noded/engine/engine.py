@@ -43,6 +43,7 @@ from noded.engine.stats import Stats
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.streams import Streams
 from noded.engine.supervise import Supervisor
+from noded.engine.thaws import Thaws
 from noded.engine.timelines import Timelines
 from noded.engine.usage import ToldUsage
 from noded.host import mounts
@@ -247,6 +248,7 @@ async def open_engine(
                 nursery=services,
                 events=events,
             )
+            thaws = Thaws(container_ladder, services)
             checkpoints = Checkpoints(
                 enabled=config.checkpoint.enable,
                 layout=layout,
@@ -256,6 +258,7 @@ async def open_engine(
                 images=library,
                 snapshots=snapshots,
                 ladder=container_ladder,
+                thaws=thaws,
             )
             notifier.kill = containers.kill
             running = RunningContainers(
@@ -293,6 +296,9 @@ async def open_engine(
                 sandboxes=sandboxes,
                 containers=containers,
                 supervisor=supervisor,
+                checkpoints=checkpoints,
+                restores=restores,
+                thaws=thaws,
                 nursery=services,
                 events=events,
             )
@@ -449,6 +455,7 @@ def _prepare(layout: Layout) -> None:
     for directory, mode in (
         (layout.root, 0o700),  # layers hold set-id programs that the host's users must not reach
         (layout.root / "containers", 0o711),
+        (layout.checkpoints, 0o700),
         (layout.layers, 0o711),
         (layout.state, 0o711),
         (layout.state / "pods", 0o711),

@@ -8,17 +8,18 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from noded.engine.checkpoints import thaw
+from noded.engine.checkpoints import Checkpoints
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.containers import Containers
 from noded.engine.events import Events
 from noded.engine.registry import Registry
-from noded.engine.restores import restored_pid
+from noded.engine.restores import Restores, restored_pid
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.sandboxes import Sandboxes
 from noded.engine.supervise import Supervisor
+from noded.engine.thaws import Thaws
 from noded.host import namespaces
 from noded.model.host import HostFacts
 from noded.model.lifecycle import ContainerIntent, SandboxIntent
@@ -52,6 +53,9 @@ class Recovery:
         sandboxes: Sandboxes,
         containers: Containers,
         supervisor: Supervisor,
+        checkpoints: Checkpoints,
+        restores: Restores,
+        thaws: Thaws,
         nursery: trio.Nursery,
         events: Events,
     ) -> None:
@@ -65,6 +69,9 @@ class Recovery:
         self._sandboxes = sandboxes
         self._containers = containers
         self._supervisor = supervisor
+        self._checkpoints = checkpoints
+        self._restores = restores
+        self._thaws = thaws
         self._nursery = nursery
         self._take_downs = trio.CapacityLimiter(_TAKE_DOWNS_AT_ONCE)
         self._events = events
@@ -112,6 +119,7 @@ class Recovery:
         )
         _log_plan(todo)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._checkpoints.sweep)
             for container in self._registry.containers():
                 nursery.start_soon(self._guarded, self._container, container, todo.containers[container.id])
             for sandbox in self._registry.sandboxes():
@@ -175,9 +183,13 @@ class Recovery:
                 pid = container.record.pid or restored_pid(container)
                 await container.commit(intent=ContainerIntent.STARTED, started_at_ns=time.time_ns(), pid=pid)
                 self._supervisor.watch(container)
+                if container.record.restore:
+                    await self._restores.drop_files(container)
             case Todo.WATCH:
                 self._supervisor.watch(container)
-                await thaw(container, self._container_ladder)
+                await self._thaws.recover(container)
+                if container.record.restore and container.record.intent is ContainerIntent.STARTED:
+                    await self._restores.drop_files(container)
             case _:
                 pass
 

@@ -1,6 +1,6 @@
 """Containers that are made from a checkpoint: an archive on this node, or an image of one.
 
-    container data/restore/   the archive's files, from CreateContainer until the container runs
+    root/restores/ID/   the archive's files, from CreateContainer until the container runs
 
 An image needs no such copy: its layer, which the container's record keeps, has the files. The new
 container has the mounts, namespaces, limits and cgroup of its own request; from the checkpoint come its
@@ -132,7 +132,7 @@ class Restores:
     async def _unpacked(self, container: Container) -> Path:
         if not container.record.restore.startswith("/"):
             return await self._directory(container)
-        directory = self._copy(container)
+        directory = self._layout.restore(container.id)
         fd = await trio.to_thread.run_sync(open_archive_file, Path(container.record.restore))
         try:
             await trio.to_thread.run_sync(files.remove_tree, directory)
@@ -159,16 +159,20 @@ class Restores:
         await trio.to_thread.run_sync(check_images, directory)
         return directory
 
+    async def remove_files(self, container: Container) -> None:
+        """Free what only the restore needed. Idempotent."""
+        await trio.to_thread.run_sync(files.remove_tree, self._layout.restore(container.id))
+
     async def drop_files(self, container: Container) -> None:
-        """Free what only the restore needed. A failure is logged: the container runs."""
+        """`remove_files` of a container that runs: a failure is logged."""
         try:
-            await trio.to_thread.run_sync(files.remove_tree, self._copy(container))
+            await self.remove_files(container)
         except NodedError as error:
             log.warning("checkpoint not removed yet", id=container.id, error=str(error))
 
     async def _directory(self, container: Container) -> Path:
         if container.record.restore.startswith("/"):
-            return self._copy(container)
+            return self._layout.restore(container.id)
         image = self._images.get(container.record.restore)
         if image is None:
             raise NotFound(
@@ -176,9 +180,6 @@ class Restores:
                 "pull it and create the container again"
             )
         return await trio.to_thread.run_sync(self._tree, image)
-
-    def _copy(self, container: Container) -> Path:
-        return self._layout.container_data(container.id) / "restore"
 
     def _tree(self, image: Image) -> Path:
         """The layer of an image that has the checkpoint."""

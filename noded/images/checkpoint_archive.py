@@ -18,6 +18,7 @@ import trio
 
 from noded.errors import DataLoss, InvalidArgument, NotFound
 from noded.host import files, libc
+from noded.images.interruptible import InterruptibleReader
 from noded.images.unpack.compression import LayerStream
 from noded.images.unpack.extract import clean
 from noded.images.unpack.faults import LayerFault
@@ -85,18 +86,27 @@ def check_images(directory: Path) -> None:
         raise NotFound(f"the checkpoint is not complete: it has no {directory.name}/inventory.img")
 
 
-def write_archive(source: Path, target: Path) -> None:
+def temporary_of(target: Path, container_id: str) -> Path:
+    """What `write_archive` may leave in the directory of `target` when it is killed."""
+    return target.with_name(f".checkpoint-{container_id}{files.TEMPORARY_SUFFIX}")
+
+
+def write_archive(source: Path, target: Path, temporary: Path) -> None:
     """Make an archive of the files in `source`, readable for root only; an archive that is there is replaced.
 
     What is needed first, the small files, comes first.
 
+    Args:
+        temporary: beside `target`, where the archive may be until it is complete; what is there goes.
+
     Raises: NotFound, ResourceExhausted... naming `target`; nothing is left then.
-    Cancellation: between two files, from a trio thread.
+    Cancellation: until all is written, from a trio thread.
     """
-    temporary = target.with_name(f".{os.urandom(8).hex()}{files.TEMPORARY_SUFFIX}")
     try:
         directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary.name, dir_fd=directory)
             fd, named = _create(directory, temporary.name)
             try:
                 with open(fd, "wb") as file:
@@ -132,7 +142,12 @@ def _write_members(file: IO[bytes], source: Path) -> None:
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(source.rglob("*"), key=lambda path: (path.name not in _FIRST, path)):
             trio.from_thread.check_cancelled()
-            tar.add(path, str(path.relative_to(source)), recursive=False)
+            info = tar.gettarinfo(path, str(path.relative_to(source)))
+            if info.isreg():
+                with path.open("rb") as member:
+                    tar.addfile(info, InterruptibleReader(member))
+            else:
+                tar.addfile(info)
     file.flush()
     os.fsync(file.fileno())
 

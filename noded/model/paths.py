@@ -16,7 +16,7 @@ class Layout:
       content/blobs/sha256/HEX                   pods/ID/         resolv.conf, hostname, shm/, ns/, infra/
       layers/CHAIN_HEX/                          containers/ID/   OCI bundle: config.json, rootfs/
       containers/ID/  upper/ work/               exits/           conmon's exit files, one per id
-                                                 seccomp/         listeners and reports of their notifications
+      checkpoints/ID/ restores/ID/               seccomp/         listeners and reports of their notifications
     """
 
     root: Path
@@ -48,6 +48,18 @@ class Layout:
     def container_data(self, container_id: str) -> Path:
         """Writable layer and other data of one container."""
         return self.root / "containers" / container_id
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    def checkpoint(self, container_id: str) -> Path:
+        """What a checkpoint needs while it is made; not in the container's data, which may have a quota."""
+        return self.checkpoints / container_id
+
+    def restore(self, container_id: str) -> Path:
+        """The files of an archive that a container is made from, until it runs."""
+        return self.root / "restores" / container_id
 
     def pod(self, sandbox_id: str) -> Path:
         return self.state / "pods" / sandbox_id

@@ -103,7 +103,7 @@ def test_a_counter_checkpointed_removed_and_restored_goes_on_counting(daemon, cr
     assert at_checkpoint <= found[0] <= at_checkpoint + 2
     assert cri.exec(restored, "cat", "/kept", "/data/link", "/data/sub/soft").stdout == b"kept\n" * 3
     assert cri.exec(restored, "ls", "/etc/group").exit_code != 0
-    assert not (daemon.root / "containers" / restored / "restore").exists()
+    assert os.listdir(daemon.root / "restores") == os.listdir(daemon.root / "checkpoints") == []
     status = cri.status(restored)
     assert status.image.user_specified_image == str(archive)
     assert status.image_ref == saved["rootfsImageRef"]
@@ -142,11 +142,13 @@ def test_a_container_being_checkpointed_when_the_daemon_dies_goes_on(daemon, cri
         assert not call.done()
     daemon.kill()
     call.cancel()
+    assert os.listdir(daemon.root / "checkpoints") == [container]
     daemon.start()
     cri.stop("0" * 64)
     before = counts_of(daemon, config, "counter")[-1]
     wait_count(daemon, config, "counter", before + 3)
     assert not (bundle / "checkpointing").exists()
+    assert os.listdir(daemon.root / "checkpoints") == []
     checkpoint(cri, container, tmp_path / "d.tar")
     cri.remove_pod(pod)
 
