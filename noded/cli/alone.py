@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import select
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from noded import settings
 from noded.cli import program
 from noded.config import Config
 from noded.errors import Unavailable
+from noded.host import files
+from noded.images.unpack.confine import die_with_parent
 
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 30.0
+_PREFIX = "alone-"
+_ENDS = (signal.SIGHUP, signal.SIGTERM)  # a lost terminal, and kill
 
 
 @contextmanager
 def running(config: Config, *, further_paths: Sequence[str] = ()) -> Iterator[str]:
     """Start a daemon with this configuration, but apart; yield its address; stop it. Pods are not touched.
+
+    It ends with this process, also when that is killed. For the main thread: SIGHUP and SIGTERM become
+    SystemExit meanwhile.
 
     Args:
         further_paths: directories added to the end of its module path.
@@ -31,7 +42,11 @@ def running(config: Config, *, further_paths: Sequence[str] = ()) -> Iterator[st
     Raises: Unavailable with its last words when it does not start, also because another one runs.
     """
     config.state.mkdir(parents=True, exist_ok=True, mode=0o711)
-    with tempfile.TemporaryDirectory(prefix="alone-", dir=config.state) as name:
+    with (
+        _ended_by_signals(),
+        _only_one(config.state),
+        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=config.state) as name,
+    ):
         directory = Path(name)
         address = directory / "noded.sock"
         # A network that cannot be torn down must not hold anything up: it is reported as a debt.
@@ -48,12 +63,51 @@ def running(config: Config, *, further_paths: Sequence[str] = ()) -> Iterator[st
         try:
             yield f"unix://{address}"
         finally:
+            for number in _ENDS:  # a second one must not end the cleanup
+                signal.signal(number, signal.SIG_IGN)
             process.terminate()
             try:
                 process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGHUP and SIGTERM unwind this process, where they would end it without any cleanup."""
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _only_one(state: Path) -> Iterator[None]:
+    """Hold the directory against other commands, and remove what killed ones have left in it.
+
+    Raises: Unavailable when another one holds it.
+    """
+    fd = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"another command of noded works on {state}: wait for its end") from None
+        for left in state.glob(f"{_PREFIX}*"):
+            files.remove_tree(left)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _start(directory: Path, further_paths: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -70,6 +124,9 @@ def _start(directory: Path, further_paths: Sequence[str]) -> subprocess.Popen[by
                 ],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 env={**os.environ, "NOTIFY_SOCKET": str(path)},
+                # Ctrl-C and the hangup of a terminal are for this process, which then ends the daemon.
+                start_new_session=True,
+                preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),
             )  # fmt: skip
         ended = os.pidfd_open(process.pid)
         try:

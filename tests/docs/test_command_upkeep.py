@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
+from noded import settings
 from tests.docs.test_command_line import REPOSITORY, container, image, loaded, noded
+from tests.support.processes import read_until
 
 __all__ = ["container", "image", "loaded"]  # fixtures
 pytestmark = pytest.mark.root
@@ -57,3 +63,42 @@ def test_a_support_bundle_has_every_part_and_no_secret(daemon, container, tmp_pa
     assert "mkfifo" not in "".join(parts.values()), "commands of containers are not in it"
     again = run("support-bundle", "-o", str(path), "--config", str(daemon.config))
     assert again.returncode == 1, "an existing file is not written over"
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from noded import settings
+from noded.cli import alone
+with alone.running(settings.load(Path(sys.argv[1]))) as address:
+    print(address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_for_one_command_ends_with_it(daemon, number):
+    daemon.stop()
+    state = settings.load(daemon.config).state
+    with subprocess.Popen(
+        [sys.executable, "-c", ALONE, str(daemon.config)],
+        cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            read_until(process.stdout, process, lambda line: line.startswith("unix://"), 60.0)
+            (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            ended = os.pidfd_open(int(child))
+            try:
+                os.killpg(process.pid, number)
+                assert process.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
+                assert select.select([ended], [], [], 60.0)[0], "it lives on"
+            finally:
+                os.close(ended)
+        finally:
+            process.kill()
+    if number != signal.SIGKILL:
+        assert list(state.glob("alone-*")) == []
+    done = run("wipe", "--config", str(daemon.config), "--force")
+    assert done.returncode == 0, done.stderr
+    assert list(state.glob("alone-*")) == [], "also what a killed one has left"
+    daemon.start()

@@ -76,9 +76,9 @@ def confine(destination: int, memory_bytes: int) -> None:
     filter_system_calls()
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, a single-threaded process, ends."""
-    _prctl(_PR_SET_PDEATHSIG, 9)
+def die_with_parent(parent: int, number: int = 9) -> None:
+    """Have the kernel send this process a signal, SIGKILL, when `parent`, a single-threaded process, ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the call
         os._exit(1)
 
