@@ -153,6 +153,31 @@ def test_a_container_being_checkpointed_when_the_daemon_dies_goes_on(daemon, cri
     cri.remove_pod(pod)
 
 
+def test_a_container_removed_while_it_is_checkpointed_leaves_no_half_archive(daemon, cri, counter, tmp_path):
+    _, pod, _, container = counter
+    mark = daemon.state / "containers" / container / "checkpointing"
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    call = cri.runtime.CheckpointContainer.future(
+        cri.pb.CheckpointContainerRequest(container_id=container, location=str(archives / "c.tar")),
+        timeout=60,
+    )
+    end = time.monotonic() + 30
+    while not mark.exists():
+        assert time.monotonic() < end
+        assert not call.done()
+    cri.remove(container)
+    error = call.exception(timeout=60)
+    if error is None:  # it was saved before the removal came
+        assert os.listdir(archives) == ["c.tar"]
+    else:
+        assert error.code() is grpc.StatusCode.ABORTED, error
+        assert os.listdir(archives) == []
+    assert os.listdir(daemon.root / "checkpoints") == []
+    assert not mark.parent.exists()
+    cri.remove_pod(pod)
+
+
 def test_hostile_archives_and_locations_are_refused_and_leave_nothing(daemon, cri, counter, tmp_path):
     config, pod, _, container = counter
     archive = tmp_path / "checkpoint.tar"

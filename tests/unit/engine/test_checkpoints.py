@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 import noded.engine.checkpoints
+import noded.engine.thaws
 from noded.engine.checkpoints import Checkpoints
 from noded.engine.container import Container
 from noded.engine.events import Events
@@ -43,6 +44,7 @@ class World:
         self.failures = 0  # of the next calls of resume
         self.hang = False  # in CRIU
         self.criu = trio.Event()
+        self.resumed = trio.Event()
         self.saved_to = None
         self.layout = Layout(tmp_path / "root", tmp_path / "state")
         registry = Registry()
@@ -98,6 +100,7 @@ class World:
             self.failures -= 1
             raise Unavailable("the cgroup cannot be written")
         self.frozen = False
+        self.resumed.set()
 
     async def checkpoint(self, ref, images, work, *, timeout_seconds):
         assert self.frozen
@@ -215,20 +218,26 @@ def test_a_bind_mount_that_does_not_answer_holds_up_neither_the_container_nor_th
         assert "bind.mounts" not in tar.getnames()
 
 
-def test_a_container_that_cannot_be_thawed_says_so_and_is_tried_until_it_goes_on(tmp_path):
+def test_a_container_that_cannot_be_thawed_says_so_and_is_tried_until_it_goes_on(tmp_path, monkeypatch):
+    # No mock clock here: it jumps ahead while threads work.
+    monkeypatch.setattr(noded.engine.thaws, "_FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(noded.engine.thaws, "_LONGEST_DELAY_SECONDS", 0.02)
+
     async def play(world):
-        world.failures = 4
+        world.failures = 1_000_000
         with pytest.raises(Unavailable, match="cannot be written"):
-            await world.checkpoints.checkpoint("c1", str(tmp_path / "c.tar"), 100)
+            await world.checkpoints.checkpoint("c1", str(tmp_path / "c.tar"), 0)
         assert world.frozen
         assert dict(world.container.view.info)["frozen"] == "the cgroup cannot be written"
         assert (world.bundle / "checkpointing").exists()
-        await trio.sleep(200)
+        world.failures = 2
+        await world.resumed.wait()
+        await trio.testing.wait_all_tasks_blocked()
         assert not world.frozen
         assert "frozen" not in dict(world.container.view.info)
         assert not (world.bundle / "checkpointing").exists()
 
-    played(tmp_path, play, trio.testing.MockClock(autojump_threshold=0.01))
+    played(tmp_path, play)
 
 
 def test_nobody_tries_to_thaw_a_container_that_has_ended(tmp_path):
