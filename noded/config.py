@@ -200,8 +200,8 @@ class Config:
     cgroup_driver: Literal["auto", "cgroupfs", "systemd"] = "auto"  # auto (systemd where it is PID 1)
     monitor_cgroup: str = "pod"  # where conmon runs: pod, or an absolute cgroup path
     conmon: str = "conmon"  # name or path of conmon
-    # what watches a container (conmon, a shim) or holds its pod (gVisor's sentry) is killed when a signal
-    # has kept it stopped so long, 0 = never
+    # what watches a container (conmon, a shim) or holds its pod (gVisor's sentry) is continued when a signal
+    # has kept it stopped so long, and killed when it is stopped so long again at once, 0 = never
     stalled_seconds: Seconds = 20.0
     init: str = "catatonit"  # static init for pods that share their PID namespace
     default_runtime: str = "runc"  # handler of pods without a RuntimeClass

@@ -34,7 +34,7 @@ from noded.model.pod import PodConfig, Resources
 from noded.model.records import SandboxRecord
 from noded.model.timeline import Subject
 from noded.model.views import SandboxView
-from noded.runtimes.killing import wait_stalled
+from noded.runtimes.stalls import wait_stalled
 from noded.spec.pod_features import pod_features
 from noded.spec.validate import validate_pod
 from noded.store.sandboxes import SandboxRows
@@ -252,12 +252,14 @@ class Sandboxes:
                 log.warning("pod without init process not stopped", id=sandbox.id, error=str(error))
 
     async def _end_stalled(self, sandbox: PodSandbox, pid: int) -> None:
-        """Kill the init process if a signal keeps it stopped: nothing in the pod can be reached any more."""
+        """Kill the init process if signals keep it stopped: nothing in the pod can be reached any more."""
         init = ProcessIdentity.of(pid)
         if init is None:
             return
-        await wait_stalled(init, self._config.stalled_seconds)
-        sandbox.ended_because = f"its init process (pid {pid}) was stopped by a signal and killed"
+        await wait_stalled(init, self._config.stalled_seconds, init_of=sandbox.id)
+        sandbox.ended_because = (
+            f"its init process (pid {pid}) was stopped by a signal again after it was continued, and killed"
+        )
         kill_identity(init)
 
     # stopping

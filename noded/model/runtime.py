@@ -297,7 +297,8 @@ class RuntimeHost:
     """What the daemon gives a runtime when it opens a handler.
 
     Args:
-        stalled_seconds: how long a signal may keep a monitor stopped before it is killed, 0 = for ever.
+        stalled_seconds: how long a signal may keep a monitor stopped before it is continued, and when
+            stopped again killed, 0 = for ever.
     """
 
     facts: HostFacts

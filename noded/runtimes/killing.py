@@ -196,24 +196,6 @@ async def wait_dead(identity: ProcessIdentity) -> None:
         os.close(fd)
 
 
-async def wait_stalled(identity: ProcessIdentity, seconds: float) -> None:
-    """Return when a signal has kept a process stopped for `seconds`, at most as much later.
-
-    The kernel tells a stop to the parent alone, and monitors outlive theirs. So it is looked for, in
-    all processes at the same moments: one wake-up of the daemon serves all. A tracer's stop does not
-    count. With 0 it never returns. Cancellation: safe, no effect.
-    """
-    stopped = False
-    while seconds > 0:
-        await trio.sleep_until((trio.current_time() // seconds + 1) * seconds)
-        stat = _read_stat(identity.pid)
-        now = stat is not None and stat.state == "T" and identity.alive()
-        if stopped and now:
-            return
-        stopped = now
-    await trio.sleep_forever()
-
-
 def is_stopped(identity: ProcessIdentity) -> bool:
     """Tell whether a process is stopped by a signal or a tracer."""
     stat = _read_stat(identity.pid)

@@ -18,8 +18,9 @@ from noded.errors import NodedError
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, children_of, kill_identity, reap
 from noded.model.runtime import Exit, TaskRef
-from noded.runtimes.killing import reap_namespace_zombies, stop_and_kill, wait_dead, wait_gone, wait_stalled
+from noded.runtimes.killing import reap_namespace_zombies, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.records import OOM_FILE, PID_FILE, TaskRecord, read_pid_file, read_record
+from noded.runtimes.stalls import wait_stalled
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +36,8 @@ class Exits:
 
     Args:
         shared: whether a task's processes are in the cgroup of its sandbox, not in its own.
-        stalled_seconds: how long a signal may keep a monitor stopped, 0 = for ever.
+        stalled_seconds: how long a signal may keep a monitor stopped before it is continued, and when
+            stopped again killed, 0 = for ever.
     """
 
     directory: Path
@@ -52,7 +54,7 @@ class Exits:
         if record is None:
             return self._recorded(ref) or _unknown("the record of this container's monitor is gone")
         init = self.init(ref, record)
-        hung = await self._first_end(record.monitor, init)
+        hung = await self._first_end(ref, record.monitor, init)
         reap(record.monitor.pid)
         if recorded := self._recorded(ref):
             return recorded
@@ -129,7 +131,7 @@ class Exits:
         code = _UNKNOWN_CODE if code is None else code
         return Exit(code, finished_at_ns, oom_killed=self.oom_killed(ref, code), message=message)
 
-    async def _first_end(self, monitor: ProcessIdentity, init: ProcessIdentity | None) -> str:
+    async def _first_end(self, ref: TaskRef, monitor: ProcessIdentity, init: ProcessIdentity | None) -> str:
         """Wait for the monitor's end, ""; or until it must be given up, and how one knows."""
         hung = ""
 
@@ -142,8 +144,8 @@ class Exits:
 
         async def watch_stall(scope: trio.CancelScope) -> None:
             nonlocal hung
-            await wait_stalled(monitor, self.stalled_seconds)
-            hung = "was stopped by a signal, did not go on"
+            await wait_stalled(monitor, self.stalled_seconds, monitor_of=ref.id)
+            hung = "was stopped by a signal again after it was continued,"
             scope.cancel()
 
         async with trio.open_nursery() as nursery:

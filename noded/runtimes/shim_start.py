@@ -14,13 +14,14 @@ from noded.errors import NodedError, Unavailable
 from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, kill_identity, reap
 from noded.model.runtime import SandboxRef
-from noded.runtimes.killing import wait_dead, wait_gone, wait_stalled
+from noded.runtimes.killing import wait_dead, wait_gone
 from noded.runtimes.records import CONFIG_FILE, read_record
 from noded.runtimes.shim_bootstrap import Endpoint, find_shims
 from noded.runtimes.shim_fifos import make_fifo
 from noded.runtimes.shim_parts import ShimParts
 from noded.runtimes.shim_record import SHIM_LOG_FIFO, ShimRecord, read_shim, write_shim
 from noded.runtimes.shim_service import TaskService
+from noded.runtimes.stalls import wait_stalled
 from noded.runtimes.ttrpc_client import TtrpcClient
 from noded.tracing.spans import span
 from noded.wire.ttrpc_task import SERVICES
@@ -105,8 +106,8 @@ class ShimStart:
         self.parts.pumps.watch(self.sandbox.id, work)
 
     async def _end_stalled(self, shim: ShimRecord) -> None:
-        """Kill a shim that a signal keeps stopped: whoever asks it anything would wait in vain."""
-        await wait_stalled(shim.process, self.parts.exits.stalled_seconds)
+        """Kill a shim that signals keep stopped: whoever asks it anything would wait in vain."""
+        await wait_stalled(shim.process, self.parts.exits.stalled_seconds, shim_of=self.sandbox.id)
         _log.warning("shim_stalled", sandbox=self.sandbox.id, pid=shim.process.pid)
         kill_identity(shim.process)
 

@@ -352,9 +352,8 @@ def test_an_exit_while_the_daemon_is_down_is_told_truly(node: TestNode, pod: Tes
     assert released < ended.finished_at < restarted
 
 
-@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGSTOP"])
-def test_a_lost_monitor_ends_its_containers_only(
-    node: TestNode, pod: TestPod, handler: HandlerCase, signal_name: str
+def test_a_killed_monitor_ends_its_containers_only(
+    node: TestNode, pod: TestPod, handler: HandlerCase
 ) -> None:
     if not handler.monitor:
         pytest.skip("the handler has no monitor of its containers")
@@ -366,7 +365,7 @@ def test_a_lost_monitor_ends_its_containers_only(
     monitors = _processes_of(pod.id if handler.monitor_of_pod else victims[0].id, handler.monitor)
     assert monitors
     for pid in monitors:
-        os.kill(pid, signal.Signals[signal_name])
+        os.kill(pid, signal.SIGKILL)
     for victim in victims:
         ended = victim.wait(30 * handler.slow)
         assert ended.exit_code != 0
@@ -380,6 +379,24 @@ def test_a_lost_monitor_ends_its_containers_only(
     other_pod.remove()
     pod.stop()
     assert _processes_of(pod.id) == []
+
+
+def test_a_stopped_monitor_is_healed(node: TestNode, pod: TestPod, handler: HandlerCase) -> None:
+    if not handler.monitor:
+        pytest.skip("the handler has no monitor of its containers")
+    container = pod.run("until test -e /tmp/go; do busybox sleep 0.05; done; echo told; exit 42")
+    monitors = _processes_of(pod.id if handler.monitor_of_pod else container.id, handler.monitor)
+    assert monitors
+    for pid in monitors:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in monitors:
+        status = Path(f"/proc/{pid}/status")
+        eventually(lambda status=status: "(stopped)" not in status.read_text(), 30, "the monitor goes on")
+    assert container.running
+    assert pod.ready
+    assert container.exec("echo >/tmp/go").exit_code == 0
+    assert container.wait(30 * handler.slow).exit_code == 42
+    assert container.log() == "told\n"
 
 
 def test_pods_are_apart(node: TestNode, pod: TestPod, handler: HandlerCase) -> None:

@@ -69,5 +69,5 @@ def matrix(cases: list[HandlerCase]) -> str:
         cells = " | ".join("yes" if case.can(ability) else "no" for case in cases)
         lines.append(f"| {ability.value} | {cells} |")
     ends = (("all containers of its pod" if one.monitor_of_pod else "its container") for one in cases)
-    lines.append(f"| what ends with a killed or stopped monitor | {' | '.join(ends)} |")
+    lines.append(f"| what ends with a killed monitor | {' | '.join(ends)} |")
     return "\n".join(lines) + "\n"

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 Reply = TypeVar("Reply", bound=Message)
 
 CALL_SECONDS = 120.0
-STALLED_SECONDS = 1.0  # what is stopped by a signal is given up so soon
+STALLED_SECONDS = 1.0  # what is stopped by a signal is continued, and then given up, so soon
 
 
 class TestNode:

@@ -6,7 +6,9 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import IO
 
@@ -58,3 +60,25 @@ def end(process: subprocess.Popen[bytes], seconds: float = 10.0) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait()
+
+
+@contextmanager
+def kept_stopped(pid: int) -> Iterator[None]:
+    """Have a process stopped again and again (SIGSTOP), whoever continues it, until it is gone."""
+    over = threading.Event()
+
+    def stop() -> None:
+        # Nobody is told of a continued process but its parent: so it is stopped every 5 ms.
+        with suppress(ProcessLookupError):
+            while not over.wait(0.005):
+                signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+
+    pidfd = os.pidfd_open(pid)
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        os.close(pidfd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from noded.runtimes import monitor as monitor_module
+from tests.support.processes import kept_stopped
 
 EAT_MEMORY = "dd if=/dev/zero of=/dev/null bs=512M count=1"
 LIMIT = 24 << 20
@@ -149,6 +151,45 @@ def test_the_true_exit_code_is_found_behind_a_stopped_monitor(driver, monkeypatc
             ended = await sandbox.wait(task.ref)
         assert ended.code == 42
         assert "did not record" in ended.message
+        await sandbox.delete(task.ref)
+
+    trio.run(main)
+
+
+def test_a_monitor_that_was_stopped_once_goes_on(driver):
+    driver.host = dataclasses.replace(driver.host, stalled_seconds=0.1)
+
+    async def main():
+        sandbox, task = await started(driver, "sh", "-c", "trap 'exit 42' TERM; echo ready; sleep 100 & wait")
+        await driver.wait_log(task, "ready")
+        ends = []
+
+        async def wait():
+            ends.append(await sandbox.wait(task.ref))
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                pid = monitor_pid(task)
+                os.kill(pid, signal.SIGSTOP)
+                await trio.to_thread.run_sync(os.waitid, os.P_PID, pid, os.WCONTINUED, abandon_on_cancel=True)
+                assert not ends
+                await sandbox.kill(task.ref, signal.SIGTERM)
+        assert (ends[0].code, ends[0].message) == (42, "")
+        await sandbox.delete(task.ref)
+
+    trio.run(main)
+
+
+def test_a_monitor_that_signals_keep_stopped_ends_its_task_in_bounded_time(driver):
+    driver.host = dataclasses.replace(driver.host, stalled_seconds=0.1)
+
+    async def main():
+        sandbox, task = await started(driver, "sleep", "1000")
+        with kept_stopped(monitor_pid(task)), trio.fail_after(10):
+            ended = await sandbox.wait(task.ref)
+        assert ended.code == 255
+        assert "stopped by a signal again after it was continued, and was killed" in ended.message
         await sandbox.delete(task.ref)
 
     trio.run(main)

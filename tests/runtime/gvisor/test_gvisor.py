@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from noded.errors import NodedError
 from noded.proto.runtime import v1 as cri
 from noded.testing import HandlerCase, TestNode
 from noded.testing.node import eventually
+from tests.support.processes import kept_stopped
 
 pytestmark = [
     pytest.mark.root,
@@ -101,19 +103,31 @@ def test_crictl_chooses_the_handler_by_its_name(node, tmp_path):
         subprocess.run([*crictl, "rmp", "-f", pod_id], capture_output=True, check=True)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_sentry_ends_its_pod_and_no_other(node, signal_number):
+@pytest.mark.parametrize("how", ["killed", "kept stopped"])
+def test_a_lost_sentry_ends_its_pod_and_no_other(node, how):
     pod, other = node.run_pod("runsc"), node.run_pod("runsc")
     container, living = pod.run(SLEEP), other.run(SLEEP)
-    os.kill(sentry(node, pod.id), signal_number)
-    assert container.wait(30).exit_code == 137
-    eventually(lambda: not pod.ready, 30, "the pod is not ready")
+    pid = sentry(node, pod.id)
+    with kept_stopped(pid) if how == "kept stopped" else nullcontext():
+        if how == "killed":
+            os.kill(pid, signal.SIGKILL)
+        assert container.wait(30).exit_code == 137
+        eventually(lambda: not pod.ready, 30, "the pod is not ready")
     assert "init process" in str(info_of(node, pod.id)["endedBecause"])
     assert other.ready
     assert living.exec("true").exit_code == 0
     pod.remove()
     other.remove()
     assert processes_of(pod.id) == processes_of(container.id) == []
+
+
+def test_a_sentry_that_was_stopped_once_goes_on(node):
+    pod = node.run_pod("runsc")
+    container = pod.run(SLEEP)
+    os.kill(sentry(node, pod.id), signal.SIGSTOP)
+    assert container.exec("echo alive").stdout == b"alive\n"
+    assert pod.ready
+    pod.remove()
 
 
 def test_a_stopped_sentry_can_be_removed_in_bounded_time(node):

@@ -44,6 +44,7 @@ from noded.runtimes.killing import wait_dead
 from noded.runtimes.shim_quirks import ShimOptions, ShimQuirks
 from noded.runtimes.shim_record import read_shim
 from noded.runtimes.shim_runtime import ShimRuntime
+from tests.support.processes import kept_stopped
 
 FAKE = Path(__file__).with_name("fake_shim.py")
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -285,18 +286,33 @@ def test_a_guest_whose_shim_dies_ends_with_the_sandbox(fake):
     with_pod(fake, main)
 
 
-def test_a_shim_that_a_signal_keeps_stopped_is_given_up_with_its_guest(fake):
+def test_a_shim_that_signals_keep_stopped_is_given_up_with_its_guest(fake):
     fake.stalled_seconds = 0.2
 
     async def main(sandbox):
         task = await fake.run(sandbox)
         machine = ProcessIdentity.of(await sandbox.infra_pid())
-        os.kill(fake.shim.process.pid, signal.SIGSTOP)
-        with trio.fail_after(20):
+        with kept_stopped(fake.shim.process.pid), trio.fail_after(20):
             ended = await sandbox.wait(task.ref)
             assert (ended.code, "died" in ended.message) == (255, True)
             await wait_dead(machine)
         assert not fake.shim.process.alive()
+        await sandbox.delete(task.ref)
+
+    with_pod(fake, main)
+
+
+def test_a_shim_that_was_stopped_once_goes_on_with_its_guest(fake):
+    fake.stalled_seconds = 0.2
+
+    async def main(sandbox):
+        task = await fake.run(sandbox)
+        os.kill(fake.shim.process.pid, signal.SIGSTOP)
+        with trio.fail_after(20):
+            assert await sandbox.state(task.ref) is TaskState.RUNNING
+        assert fake.shim.process.alive()
+        await sandbox.kill(task.ref, signal.SIGTERM)
+        assert (await sandbox.wait(task.ref)).code == 143
         await sandbox.delete(task.ref)
 
     with_pod(fake, main)
