@@ -48,7 +48,9 @@ class Handlers:
                 nursery.start_soon(self._probe, name)
 
     async def _probe(self, name: str) -> None:
-        handler = self._handlers[name]
+        handler = self._handlers.get(name)
+        if handler is None:
+            return  # taken away before this task ran
         features, problem = await _ask(handler)
         if self._handlers.get(name) is not handler:
             return  # reloaded meanwhile
@@ -102,12 +104,16 @@ class Handlers:
 
         Raises: InvalidArgument for an unknown handler, FailedPrecondition for an unavailable one.
         """
-        name = self.resolve(name)
-        await self._probe(name)  # cheap while the program is the same: the driver remembers it
-        handler = self._handlers[name]
-        if handler.runtime is None or name not in self._features:
-            raise FailedPrecondition(f"runtime handler {name!r} is unavailable: {self._problems[name]}")
-        return handler.runtime, self._features[name]
+        while True:
+            chosen = self.resolve(name)
+            handler = self._handlers[chosen]
+            await self._probe(chosen)  # cheap while the program is the same: the driver remembers it
+            if self._handlers.get(chosen) is handler:
+                break
+            # Reloaded meanwhile: what was learnt is about the old one.
+        if handler.runtime is None or chosen not in self._features:
+            raise FailedPrecondition(f"runtime handler {chosen!r} is unavailable: {self._problems[chosen]}")
+        return handler.runtime, self._features[chosen]
 
     async def features_of(self, name: str) -> RuntimeFeatures:
         """What a pod that there is can count on, also when its handler is no longer configured.

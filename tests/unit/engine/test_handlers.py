@@ -93,6 +93,67 @@ def test_a_handler_that_is_taken_away_still_serves_the_pods_that_it_started():
     trio.run(main)
 
 
+class Slow(Fake):
+    """A runtime that says when its probe has begun, and waits for its end to be allowed."""
+
+    def __init__(self, outcome):
+        super().__init__(outcome)
+        self.begun, self.go_on = trio.Event(), trio.Event()
+
+    async def features(self):
+        self.begun.set()
+        await self.go_on.wait()
+        return await super().features()
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("after", [dataclasses.replace(FINE, version="2"), Unavailable("gone"), None])
+def test_a_handler_that_is_reloaded_while_it_is_opened_is_opened_as_it_is_then(after, known):
+    slow = Slow(FINE)
+    handlers = Handlers({"x": Handler("x", "fake", slow, HandlerConfig("x", "fake"))}, "x")
+    new = {"x": handler("x", after)} if after is not None else {"other": handler("other", FINE)}
+
+    async def replace():
+        await slow.begun.wait()
+        handlers.replace(new, "x")
+        slow.go_on.set()
+
+    async def main():
+        if known:
+            slow.go_on.set()
+            await handlers.probe()
+            slow.begun, slow.go_on = trio.Event(), trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(replace)
+            if isinstance(after, RuntimeFeatures):
+                assert await handlers.open("x") == (new["x"].runtime, after)
+                return
+            refusal = (FailedPrecondition, "'x' is unavailable: gone")
+            if after is None:
+                refusal = (InvalidArgument, "'x' is not configured")
+            with pytest.raises(refusal[0], match=refusal[1]):
+                await handlers.open("x")
+
+    trio.run(main)
+
+
+def test_a_handler_that_is_taken_away_while_all_are_probed_is_not_missed():
+    old = Fake(FINE)
+    handlers = Handlers({"old": Handler("old", "fake", old, HandlerConfig("old", "fake"))}, "old")
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handlers.probe)
+            nursery.start_soon(replace_at_once)
+
+    async def replace_at_once():
+        handlers.replace({"new": handler("new", FINE)}, "new")
+
+    for _ in range(20):  # trio runs tasks in a random order
+        trio.run(main)
+        handlers.replace({"old": Handler("old", "fake", old, HandlerConfig("old", "fake"))}, "old")
+
+
 @pytest.fixture
 def autojump_clock():
     return trio.testing.MockClock(autojump_threshold=0)
