@@ -176,7 +176,8 @@ class ContainerLadder:
             await self._restores.bring_files(container)
 
     async def _checkpoint_down(self, container: Container) -> None:
-        await self._restores.remove_files(container)
+        if container.record.restore:
+            await self._restores.remove_files(container)
 
     # spec: no effect outside the bundle but creating missing mount sources, as both peers do
 

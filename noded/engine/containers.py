@@ -384,9 +384,9 @@ class Containers:
         await self._stop(container, timeout_seconds)
 
     async def _stop(self, container: Container, timeout_seconds: float) -> None:
+        container.interrupt_checkpoint()  # of one that died under it, too: a removal waits for the lock
         if container.exited.is_set():
             return
-        container.interrupt_checkpoint()
         if container.record.restore and container.view.state is ContainerState.CREATED:
             async with container.lock:  # it has no task, unless it is just being started
                 if container.view.state is ContainerState.CREATED:
