@@ -55,6 +55,7 @@ class Container:
         self.created_pid = 0  # of init, until the record has it
         self.start_asked_ns = 0  # when StartContainer asked the runtime, before that is durable
         self.task_started = False  # the runtime has started it, which is perhaps not durable yet
+        self.cpus_tuned = True  # or perhaps: one that this process has not made may have been before
         self.task_gone = False  # the runtime has forgotten the task
         if record.exited is not None:
             self.exited.set()

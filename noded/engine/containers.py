@@ -59,6 +59,7 @@ log = structlog.get_logger(__name__)
 
 _KILLED_CODE = 128 + signal.SIGKILL
 _NOT_RESTORED_CODE = 128  # as both peers tell a failed start
+_AFTERWARDS_SECONDS = 30.0  # for each thing to be done once a container is created
 _KILL_SECONDS = 10.0  # from SIGKILL to giving up on a clean exit record
 
 
@@ -246,10 +247,10 @@ class Containers:
                 container.tell_deleted()
             elif container.record.intent is ContainerIntent.CREATING:
                 await self._show_half_made(container)
-        if self._nri.enabled:
-            await self._nri.created(container)
         if container.record.seccomp_mode == NotifyMode.RECORD:
-            await self._notifier.fulfilled(sandbox.id, config.name)
+            await _afterwards(container, partial(self._notifier.fulfilled, sandbox.id, config.name))
+        if self._nri.enabled:
+            await _afterwards(container, partial(self._nri.created, container))
         log.info("container created", id=container.id, name=config.name, pod=str(sandbox.record.key))
         return container
 
@@ -296,6 +297,7 @@ class Containers:
         )
         container = Container(self._rows, record, sandbox, self._layout.bundle(identity), self._events)
         container.claim = Claim(named=False)
+        container.cpus_tuned = False
         return container
 
     async def _climb(self, container: Container) -> None:
@@ -508,6 +510,17 @@ def _check_restorable(
         raise Unimplemented("containers of a pod with a user namespace cannot be restored from a checkpoint")
     if mode is not None:
         raise Unimplemented("what a restored container calls cannot be told: CRIU restores its own filters")
+
+
+async def _afterwards(container: Container, act: Callable[[], Awaitable[None]]) -> None:
+    """Do what follows the creation: the container is there to stay, so its client gets it all the same."""
+    with trio.move_on_after(_AFTERWARDS_SECONDS, shield=True) as scope:
+        try:
+            await act()
+        except Exception as error:
+            log.warning("container created, but not all is done", id=container.id, error=str(error))
+    if scope.cancelled_caught:
+        log.warning("container created, but not all is done in time", id=container.id)
 
 
 def _check_startable(container: Container) -> None:

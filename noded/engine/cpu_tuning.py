@@ -49,6 +49,7 @@ class CpuTunings:
             return
         place = self._cgroups.place(container.record.cgroup)
         in_pod = bool(container.sandbox.record.config.cgroup_parent)  # else above it are all pods
+        container.cpus_tuned = True
         plan = tuning_plan(
             wish,
             cpus,
@@ -60,9 +61,10 @@ class CpuTunings:
         log.info("CPUs tuned", id=container.id, cpus=format_cpus(cpus))
 
     async def down(self, container: Container) -> None:
-        """Give the CPUs back. Idempotent, and cheap for containers that had nothing tuned."""
-        if await trio.Path(journal(container)).exists():
+        """Give the CPUs back. Idempotent, and nothing for containers that had nothing tuned."""
+        if container.cpus_tuned:
             await trio.to_thread.run_sync(self._tuner.undo, journal(container))
+            container.cpus_tuned = False
 
     def _directory(self, place: str, controller: str) -> str:
         directory = self._cgroups.directory(place, controller)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import structlog
 import trio
 
 from noded.engine.container import Container
+from noded.engine.delays import growing_delays
 from noded.engine.sandbox_ladder import SandboxLadder
-from noded.errors import FailedPrecondition, NodedError
+from noded.errors import FailedPrecondition
 from noded.host import files, seccomp_holder, syscall_names
 from noded.host.cgroups import Cgroups
 from noded.host.inotify import IN_MOVED_TO, Inotify
@@ -94,7 +95,9 @@ class SeccompNotifier:
         await trio.to_thread.run_sync(start)
 
     async def down(self, container: Container) -> None:
-        """End the holder and remove what it left. Idempotent; needs only the id."""
+        """End the holder and remove what it left. Idempotent; needs only the record."""
+        if not container.record.seccomp_mode:
+            return
         self._watched.pop(container.id, None)
 
         def end() -> None:
@@ -121,36 +124,66 @@ class SeccompNotifier:
             self._nursery.start_soon(self._watch)
 
     async def _watch(self) -> None:
-        """Follow the reports while there are containers to follow."""
-        inotify = Inotify()
-        try:
-            self._layout.seccomp.mkdir(mode=0o700, exist_ok=True)
-            inotify.watch(self._layout.seccomp, IN_MOVED_TO)
-            for identity in list(self._watched):
-                await self._look(identity)
-            while True:
-                names = {event.name for event in await inotify.read()}
-                for identity in list(self._watched):
-                    if "" in names or self._layout.seccomp_report(identity).name in names:
+        """Follow the reports, and never give up: containers that are to be stopped count on it."""
+        delays = growing_delays()
+        while True:
+            try:
+                with closing(Inotify()) as inotify:
+                    self._layout.seccomp.mkdir(mode=0o700, exist_ok=True)
+                    inotify.watch(self._layout.seccomp, IN_MOVED_TO)
+                    for identity in list(self._watched):  # what was reported while nobody watched
                         await self._look(identity)
-        except NodedError as error:
-            log.warning("blocked system calls are not reported", error=str(error))
-        finally:
-            self._watching = False
-            inotify.close()
+                    while True:
+                        names = {event.name for event in await inotify.read()}
+                        delays = growing_delays()
+                        for identity in list(self._watched):
+                            if "" in names or self._layout.seccomp_report(identity).name in names:
+                                await self._look(identity)
+            except Exception as error:  # such as no inotify instance left
+                delay = next(delays)
+                log.warning(
+                    "blocked system calls are not reported now, tried again", error=str(error), seconds=delay
+                )
+            await trio.sleep(delay)
 
     async def _look(self, identity: str) -> None:
+        """Read one report. A failure is this container's alone, and its report is read again."""
         watched = self._watched.get(identity)
         if watched is None:
             return
+        try:
+            await self._tell(watched)
+        except Exception as error:
+            log.warning("report of blocked system calls not read yet", id=identity, error=str(error))
+            if not watched.retried:
+                watched.retried = True
+                self._nursery.start_soon(self._look_again, identity, watched)
+
+    async def _look_again(self, identity: str, watched: _Watched) -> None:
+        for delay in growing_delays():
+            await trio.sleep(delay)
+            if self._watched.get(identity) is not watched:
+                return
+            try:
+                await self._tell(watched)
+                watched.retried = False
+                return
+            except Exception as error:
+                log.warning("report of blocked system calls not read yet", id=identity, error=str(error))
+
+    async def _tell(self, watched: _Watched) -> None:
+        """Tell of what a container called since the last time, and stop it if it is to be stopped."""
         container = watched.container
-        calls = await trio.to_thread.run_sync(_read_report, self._layout.seccomp_report(identity))
+        calls = await trio.to_thread.run_sync(_read_report, self._layout.seccomp_report(container.id))
         fresh = [name for name in calls if name not in watched.seen]
-        for name, count in calls.items():
-            more = count - watched.seen.get(name, 0)
-            if more > 0:
-                self.observe(name, more)
+        more = {name: count - watched.seen.get(name, 0) for name, count in calls.items()}
         watched.seen = calls
+        if fresh and container.record.seccomp_mode == NotifyMode.STOP and not watched.stopping:
+            watched.stopping = True
+            self._nursery.start_soon(self._stop, container)
+        for name, count in more.items():
+            if count > 0:
+                self.observe(name, count)
         for name in fresh:
             log.warning(
                 "seccomp blocked a system call",
@@ -160,27 +193,32 @@ class SeccompNotifier:
                 pod=str(container.sandbox.record.key),
                 mode=container.record.seccomp_mode,
             )
-        if fresh and container.record.seccomp_mode == NotifyMode.STOP and not watched.stopping:
-            watched.stopping = True
-            self._nursery.start_soon(self._stop, container)
 
     async def _stop(self, container: Container) -> None:
         with trio.move_on_after(STOP_SECONDS):
             await container.exited.wait()
-        if container.exited.is_set() or self.kill is None:
-            return
-        log.warning("stopping a container for the system calls it made", id=container.id)
-        try:
-            await self.kill(container)
-        except Exception as error:
-            log.warning("container not stopped", id=container.id, error=str(error))
+        for delay in growing_delays():
+            if container.exited.is_set() or container.id not in self._watched or self.kill is None:
+                return
+            log.warning("stopping a container for the system calls it made", id=container.id)
+            try:
+                await self.kill(container)
+                return
+            except Exception as error:
+                log.warning("container not stopped yet", id=container.id, error=str(error))
+            with trio.move_on_after(delay):
+                await container.exited.wait()
 
     async def explain(self, container: Container, ended: Exit) -> Exit:
         """The exit, with its reason when the container was stopped for what it called."""
         if container.record.seccomp_mode != NotifyMode.STOP or ended.code != _KILLED_CODE or ended.oom_killed:
             return ended
         report = self._layout.seccomp_report(container.id)
-        calls = await trio.to_thread.run_sync(_read_report, report)
+        try:
+            calls = await trio.to_thread.run_sync(_read_report, report)
+        except Exception as error:  # an exit without its reason is better than none
+            log.warning("report of blocked system calls not read", id=container.id, error=str(error))
+            return ended
         if not calls:
             return ended
         names = ", ".join(sorted(calls))
@@ -242,6 +280,7 @@ class _Watched:
     container: Container
     seen: Mapping[str, int]
     stopping: bool = False
+    retried: bool = False  # reading its report has failed, and is tried again
 
 
 def check_mode(mode: NotifyMode | None, handler: str, able: bool) -> None:
@@ -261,11 +300,16 @@ def _wishes(path: Path) -> set[str]:
 
 
 def _read_report(path: Path) -> dict[str, int]:
-    """Counts by name, summed over architectures."""
+    """Counts by name, summed over architectures; none when nothing was reported.
+
+    Raises: OSError, ValueError when it says nothing that can be understood.
+    """
     try:
         data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
+    if not isinstance(data, dict):
+        raise ValueError(f"{path.name} is no report")
     calls: dict[str, int] = {}
     for key, count in data.items():
         arch, _, number = key.partition(":")

@@ -11,6 +11,7 @@ import trio
 
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
+from noded.engine.delays import growing_delays
 from noded.engine.nri import Nri
 from noded.engine.seccomp_notifier import SeccompNotifier
 from noded.model.runtime import Exit, Sandbox
@@ -18,8 +19,6 @@ from noded.model.runtime import Exit, Sandbox
 log = structlog.get_logger(__name__)
 
 _CLEAN_UP_SECONDS = 60.0
-_FIRST_DELAY_SECONDS = 0.5
-_LONGEST_DELAY_SECONDS = 15.0
 
 
 class Supervisor:
@@ -73,7 +72,7 @@ class Supervisor:
         container: only what the runtime answers is an exit.
         """
         assert self._ladder is not None
-        delay = _FIRST_DELAY_SECONDS
+        delays = growing_delays()
         while not container.task_gone:
             try:
                 runtime = await self._ladder.sandbox_runtime(container)
@@ -82,20 +81,18 @@ class Supervisor:
                 log.warning(
                     "a container cannot be watched now, tried again", id=container.id, error=str(error)
                 )
-            await trio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+            await trio.sleep(next(delays))
         return None
 
     async def _record_in_the_end(self, container: Container, ended: Exit) -> None:
         """Try until the exit is durable: a full disk gets room again, and nobody else knows of the exit."""
-        delay = _FIRST_DELAY_SECONDS
-        while True:
+        for delay in growing_delays():
             try:
-                return await self.record_exit(container, ended)
+                await self.record_exit(container, ended)
+                return
             except Exception as error:
                 log.warning("exit not recorded yet", id=container.id, code=ended.code, error=str(error))
             await trio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
 
     async def record_exit(self, container: Container, ended: Exit) -> None:
         """Make an exit durable, once."""

@@ -54,8 +54,8 @@ def start(path: Path, report: Path, errnos: Mapping[str, int] | None, moved: Cal
     assert process.stderr is not None
     with process.stdin, process.stdout, process.stderr:
         try:
-            ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
-            if not ready or not os.read(process.stdout.fileno(), 64):
+            answer = process.stdout.fileno()
+            if not _readable(answer, _START_SECONDS) or not os.read(answer, 64):
                 process.kill()
                 said = process.stderr.read().decode(errors="replace").strip().splitlines()
                 raise Unavailable(f"the seccomp listener did not start: {said[-1] if said else 'no answer'}")
@@ -82,12 +82,19 @@ def end(path: Path) -> None:
                 if _listener(path) == pid:  # so the pidfd is that of the listener
                     with suppress(ProcessLookupError):
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    if not select.select([pidfd], [], [], _END_SECONDS)[0]:
+                    if not _readable(pidfd, _END_SECONDS):
                         raise Unavailable(f"the seccomp listener (pid {pid}) does not die")
             finally:
                 os.close(pidfd)
         reap(pid)
     path.unlink(missing_ok=True)
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    """Wait until a descriptor, also one above the 1023 of select(2), is readable or at its end."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _listener(path: Path) -> int:

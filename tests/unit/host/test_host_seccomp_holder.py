@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -66,3 +67,20 @@ def test_a_holder_whose_daemon_died_goes_away_by_itself(tmp_path: Path):
 def test_only_a_filters_descriptor_is_taken_for_one(tmp_path: Path):
     with (tmp_path / "file").open("wb") as file:
         assert not seccomp_notify.is_notification_fd(file.fileno())
+
+
+def test_descriptors_above_those_of_select_are_waited_for(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 2048:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    path, taken = tmp_path / "x.sock", []
+    try:
+        while not taken or taken[-1] < 1024:
+            taken.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        seccomp_holder.start(path, tmp_path / "x.json", None, lambda pid: None)
+        seccomp_holder.end(path)
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not path.exists()

@@ -1,0 +1,158 @@
+"""Reports of blocked system calls are read in the end, whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from noded.engine import seccomp_notifier
+from noded.engine.seccomp_notifier import SeccompNotifier
+from noded.errors import ResourceExhausted
+from noded.host.inotify import Inotify
+from noded.model.paths import Layout
+from noded.model.runtime import Exit
+from noded.spec.seccomp.annotations import NotifyMode
+
+BLOCKED = {f"{0xC000003E}:165": 1}  # mount(2) on x86-64
+
+
+class Watched:
+    """A container whose blocked calls are told."""
+
+    def __init__(self, identity, mode=NotifyMode.STOP):
+        self.id = identity
+        self.exited = trio.Event()
+        self.record = SimpleNamespace(seccomp_mode=mode, key=SimpleNamespace(name="web"))
+        self.sandbox = SimpleNamespace(record=SimpleNamespace(key="pod"))
+
+
+class World:
+    """A notifier over a directory of reports."""
+
+    def __init__(self, tmp_path, nursery):
+        self.layout = Layout(tmp_path / "root", tmp_path / "state")
+        self.layout.seccomp.mkdir(parents=True)
+        self.notifier = SeccompNotifier(self.layout, None, None, nursery)
+        self.notifier.kill = self.kill
+        self.killed = []
+        self.failures = []
+
+    async def kill(self, container):
+        if self.failures:
+            raise self.failures.pop()
+        self.killed.append(container.id)
+        container.exited.set()
+
+    def report(self, identity, data):
+        path = self.layout.seccomp_report(identity)
+        new = path.with_name(f"{path.name}.new")
+        new.write_text(data if isinstance(data, str) else json.dumps(data))
+        new.rename(path)
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch):
+    monkeypatch.setattr(seccomp_notifier, "growing_delays", lambda: itertools.repeat(0.01))
+    monkeypatch.setattr(seccomp_notifier, "STOP_SECONDS", 0.01)
+
+
+def run(tmp_path, play):
+    async def main():
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                await play(World(tmp_path, nursery))
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "error", [ResourceExhausted("no inotify instance left"), OSError(24, "Too many open files")]
+)
+def test_a_node_without_inotify_instances_ends_nothing_and_containers_are_stopped_later(
+    tmp_path, monkeypatch, error
+):
+    failures = [error, error]
+
+    def instance():
+        if failures:
+            raise failures.pop()
+        return Inotify()
+
+    monkeypatch.setattr(seccomp_notifier, "Inotify", instance)
+
+    async def play(world):
+        container = Watched("a" * 64)
+        world.notifier.watch(container)
+        world.report(container.id, BLOCKED)
+        await container.exited.wait()
+
+    run(tmp_path, play)
+    assert not failures
+
+
+def test_a_broken_report_of_one_container_keeps_no_other_from_being_stopped(tmp_path):
+    async def play(world):
+        broken, sound, late = (Watched(letter * 64) for letter in "abc")
+        for data in ("[]", '{"x": 1}', "{"):
+            world.report(broken.id, data)
+            world.notifier.watch(broken)
+            assert await world.notifier.explain(broken, Exit(137, 1)) == Exit(137, 1)
+        world.report(sound.id, BLOCKED)
+        world.notifier.watch(sound)
+        await sound.exited.wait()
+        world.notifier.watch(late)
+        world.report(late.id, BLOCKED)
+        await late.exited.wait()
+        assert broken.id not in world.killed
+        world.report(broken.id, BLOCKED)
+        await broken.exited.wait()
+
+    run(tmp_path, play)
+
+
+def test_a_report_that_could_not_be_read_is_read_again_without_another_event(tmp_path, monkeypatch):
+    read, failures = seccomp_notifier._read_report, [OSError(24, "Too many open files")]
+
+    def reading(path):
+        if failures:
+            raise failures.pop()
+        return read(path)
+
+    monkeypatch.setattr(seccomp_notifier, "_read_report", reading)
+
+    async def play(world):
+        container = Watched("a" * 64)
+        world.report(container.id, BLOCKED)
+        world.notifier.watch(container)
+        await container.exited.wait()
+
+    run(tmp_path, play)
+
+
+def test_a_container_that_could_not_be_stopped_is_stopped_later(tmp_path):
+    async def play(world):
+        world.failures = [OSError(24, "Too many open files")]
+        container = Watched("a" * 64)
+        world.report(container.id, BLOCKED)
+        world.notifier.watch(container)
+        await container.exited.wait()
+
+    run(tmp_path, play)
+
+
+def test_nothing_is_taken_down_for_a_container_that_tells_nothing(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(seccomp_notifier.seccomp_holder, "end", ended.append)
+
+    async def play(world):
+        await world.notifier.down(Watched("a" * 64, mode=""))
+        assert not ended
+        await world.notifier.down(Watched("b" * 64))
+        assert ended == [world.layout.seccomp_listener("b" * 64)]
+
+    run(tmp_path, play)
