@@ -80,15 +80,9 @@ def all_but(allowed: Sequence[str]) -> list[str]:
     globs = []
     beginnings = sorted({prefix[:length] for prefix in allowed for length in range(len(prefix))})
     for beginning in beginnings:
-        if beginning.startswith(tuple(prefix for prefix in allowed if prefix != beginning)):
+        if beginning.startswith(tuple(allowed)):
             continue
-        following = sorted(
-            {
-                prefix[len(beginning)]
-                for prefix in allowed
-                if prefix.startswith(beginning) and prefix != beginning
-            }
-        )
+        following = sorted({prefix[len(beginning)] for prefix in allowed if prefix.startswith(beginning)})
         # In a class only a leading ^, a ] and a - between two others would mean something.
         following.sort(key=lambda character: character == "-")
         globs.append(f"{beginning}[^{''.join(following)}]**")

@@ -93,12 +93,13 @@ def facts_of(world: World, ids: set[str]) -> dict[str, Any]:
 
 
 def stored_bytes(world: World) -> dict[str, int]:
-    """Size of every file that noded keeps, but its database, whose size follows no row, and its pid."""
+    """Size of every file that noded keeps, but its pid, journal, and database, whose size follows no row."""
     found = {}
     for base in (world.daemon.root, world.daemon.state):
         for parent, _, files in os.walk(base):
             for path in (Path(parent) / name for name in files):
-                if not path.name.startswith(("noded.db", "noded.lock")) and path.is_file():
+                own = path.name.startswith(("noded.db", "noded.lock")) or path.parent.name == "timelines"
+                if not own and path.is_file():
                     found[str(path)] = path.stat().st_size
     return found
 

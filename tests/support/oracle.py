@@ -136,8 +136,6 @@ class Oracle:
         held: Counter[str] = Counter()
         if not self._daemon.running:
             return held
-        for journal in (self._daemon.root / "timelines").glob("*"):
-            held[str(journal)] = 1
         for children in Path(f"/proc/{self._daemon.pid}/task").glob("*/children"):
             with suppress(OSError):
                 for pid in children.read_text().split():
@@ -158,8 +156,17 @@ class Oracle:
                     yield sockets.get(inode, "socket of another kind").replace(
                         f"/.{self._daemon.pid:x}", "/.PID"
                     )
-                elif "/timelines/" not in kind:  # the journal, which the first call about a pod opens
+                elif "/timelines/" in kind or self._follows_seccomp(process / "fdinfo" / path.name):
+                    continue  # opened with the first use, kept until the daemon's end
+                else:
                     yield kind  # a path, or an anonymous thing without its number
+
+    def _follows_seccomp(self, fdinfo: Path) -> bool:
+        """Whether it is the inotify instance for the reports of seccomp listeners (proc(5), fdinfo)."""
+        with suppress(OSError):
+            inode = (self._daemon.state / "seccomp").stat().st_ino
+            return f" ino:{inode:x} " in fdinfo.read_text()
+        return False
 
 
 def _sockets(process: Path) -> dict[str, str]:

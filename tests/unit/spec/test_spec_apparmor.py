@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from noded.errors import InvalidArgument
@@ -29,6 +29,7 @@ def denied(path: str, access: str) -> bool:
     return any(access in accesses and matches(glob, path) for glob, accesses in rules)
 
 
+@example(["a", "a_"], "a0")
 @given(st.lists(NAMES, min_size=1, max_size=4), NAMES)
 def test_all_but_matches_exactly_what_has_no_allowed_prefix(allowed: list[str], text: str) -> None:
     matched = any(matches(glob, text) for glob in all_but(allowed))
