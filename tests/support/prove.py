@@ -1,7 +1,8 @@
 """`make prove`: every test with its full count, part by part, and RESULTS.md with what came of it.
 
-A part is a directory of tests. Its result is kept in build/prove/COMMIT-SEED/, so that an
-interrupted run goes on where it stopped; a tree with uncommitted changes starts anew.
+A part is a directory or a file of tests. Its report is kept in build/prove/COMMIT-SEED/, so that an
+interrupted run goes on where it stopped; a tree with uncommitted changes starts anew. In RESULTS.md
+a run replaces the rows of its own parts only: each row has the commit, seed and date of its own.
 """
 
 from __future__ import annotations
@@ -10,16 +11,27 @@ import argparse
 import datetime
 import os
 import platform
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "RESULTS.md"
 NO_TESTS_COLLECTED = 5  # pytest's exit status
+_CELLS = re.compile(r"\| (?P<part>[^|]+?) \| (?P<rest>.+) \|")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the rows of one run have in common."""
+
+    commit: str
+    seed: int
+    date: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ def main() -> int:
     """Run all parts; exit 1 when any test failed."""
     parser = argparse.ArgumentParser(prog="make prove", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("parts", nargs="*", help="directories of tests; without any, all of them")
+    parser.add_argument("parts", nargs="*", help="directories or files of tests; without any, all of them")
     arguments = parser.parse_args()
     seed = arguments.seed
     commit, clean = _commit()
@@ -71,10 +83,10 @@ def main() -> int:
             return 1
         unfinished.rename(report)
         outcomes.append(read_report(part, report))
-    text = render(outcomes, commit if clean else f"{commit} with uncommitted changes", seed)
-    if arguments.parts:
-        text = text.replace("every test ran with", "only the parts in the table ran, every test of them with")
-    RESULTS.write_text(text)
+    now = datetime.datetime.now(datetime.UTC)
+    run = Run(commit if clean else f"{commit} with uncommitted changes", seed, f"{now:%Y-%m-%d %H:%M}")
+    earlier = RESULTS.read_text() if RESULTS.exists() else ""
+    RESULTS.write_text(render(merge(earlier, outcomes, run)))
     print(f"--- {RESULTS.name} written")
     return 1 if any(outcome.failed for outcome in outcomes) else 0
 
@@ -96,32 +108,51 @@ def read_report(part: str, path: Path) -> Outcome:
     return Outcome(part, total - failed - skipped, failed, skipped, seconds, tuple(reasons))
 
 
-def render(outcomes: list[Outcome], commit: str, seed: int) -> str:
+@dataclass(frozen=True)
+class Row:
+    """What RESULTS.md keeps of one part: its cells, and a line for each test that did not pass."""
+
+    cells: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def merge(earlier: str, outcomes: Sequence[Outcome], run: Run) -> dict[str, Row]:
+    """The rows of an earlier RESULTS.md with those of this run put in, by part."""
+    rows: dict[str, Row] = {}
+    part = ""
+    for line in earlier.splitlines():
+        if (cells := _CELLS.fullmatch(line)) and cells["part"].startswith("tests/"):
+            values = tuple(cell.strip() for cell in cells["rest"].split("|"))
+            rows[cells["part"]] = Row(values, ())
+        elif line.startswith("### "):
+            part = line.removeprefix("### ")
+        elif line.startswith("- ") and part in rows:
+            rows[part] = replace(rows[part], reasons=(*rows[part].reasons, line.removeprefix("- ")))
+    for one in outcomes:
+        figures = (one.passed, one.failed, one.skipped, round(one.seconds))
+        cells_of = (*map(str, figures), str(run.seed), run.commit, run.date)
+        rows[one.part] = Row(cells_of, one.reasons)
+    return rows
+
+
+def render(rows: Mapping[str, Row]) -> str:
     """RESULTS.md."""
-    now = datetime.datetime.now(datetime.UTC)
     lines = [
         "# Results of `make prove`",
         "",
-        "Written by `make prove`; every test ran with its full count.",
+        "Every test of a part ran with its full count. A run replaces the rows of the parts that it ran.",
+        f"The machine of the last run: Python {platform.python_version()}, Linux {platform.release()}, "
+        f"{os.cpu_count()} CPUs, {'root' if os.geteuid() == 0 else 'not root: what needs it was skipped'}.",
         "",
-        f"- Date: {now:%Y-%m-%d %H:%M} UTC",
-        f"- Commit: {commit}",
-        f"- Seed: {seed}",
-        f"- Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs, "
-        f"{'root' if os.geteuid() == 0 else 'not root: tests that need it were skipped'}",
-        "",
-        "| Part | Passed | Failed | Skipped | Seconds |",
-        "|---|---:|---:|---:|---:|",
+        "| Part | Passed | Failed | Skipped | Seconds | Seed | Commit | Date (UTC) |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
     ]
-    rows = [(item.part, item.passed, item.failed, item.skipped, item.seconds) for item in outcomes]
-    rows.append(("**all**", *(sum(row[column] for row in rows) for column in range(1, 5))))  # type: ignore[arg-type]
-    lines += [
-        f"| {part} | {passed} | {failed} | {skipped} | {seconds:.0f} |"
-        for part, passed, failed, skipped, seconds in rows
-    ]
-    reasons = [reason for outcome in outcomes for reason in outcome.reasons]
-    if reasons:
-        lines += ["", "## Not passed", "", *(f"- {reason}" for reason in reasons)]
+    lines += [f"| {part} | {' | '.join(row.cells)} |" for part, row in sorted(rows.items())]
+    if any(row.reasons for row in rows.values()):
+        lines += ["", "## Not passed"]
+    for part, row in sorted(rows.items()):
+        if row.reasons:
+            lines += ["", f"### {part}", "", *(f"- {reason}" for reason in row.reasons)]
     return "\n".join(lines) + "\n"
 
 
