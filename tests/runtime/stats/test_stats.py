@@ -69,11 +69,13 @@ def test_the_memory_of_a_hog_shows_against_its_limit(daemon, cri, busybox):
         pod, cri.container_config("hog", busybox, ["sh", "-c", script], memory_bytes=100 << 20), config
     )
     deadline = time.monotonic() + 20
-    while (memory := stats_of(cri, hog).memory).working_set_bytes.value < 25_000_000:
+    while True:  # the kernel's counters follow the pages one after another
+        memory = stats_of(cri, hog).memory
+        if min(memory.working_set_bytes.value, memory.rss_bytes.value) > 25_000_000:
+            break
         assert time.monotonic() < deadline, memory
         time.sleep(0.1)
     assert memory.usage_bytes.value >= memory.working_set_bytes.value
-    assert memory.rss_bytes.value > 25_000_000
     assert memory.available_bytes.value == (100 << 20) - memory.working_set_bytes.value
     assert memory.page_faults.value > 0
     assert pod_stats(cri, pod).linux.memory.working_set_bytes.value > 25_000_000
