@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 import trio
 
+from noded.engine.backoff import local_delays
 from noded.engine.container import Container
-from noded.engine.delays import growing_delays
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.errors import FailedPrecondition
 from noded.host import files, seccomp_holder, syscall_names
@@ -125,7 +125,7 @@ class SeccompNotifier:
 
     async def _watch(self) -> None:
         """Follow the reports, and never give up: containers that are to be stopped count on it."""
-        delays = growing_delays()
+        delays = local_delays()
         while True:
             try:
                 with closing(Inotify()) as inotify:
@@ -135,7 +135,7 @@ class SeccompNotifier:
                         await self._look(identity)
                     while True:
                         names = {event.name for event in await inotify.read()}
-                        delays = growing_delays()
+                        delays = local_delays()
                         for identity in list(self._watched):
                             if "" in names or self._layout.seccomp_report(identity).name in names:
                                 await self._look(identity)
@@ -160,7 +160,7 @@ class SeccompNotifier:
                 self._nursery.start_soon(self._look_again, identity, watched)
 
     async def _look_again(self, identity: str, watched: _Watched) -> None:
-        for delay in growing_delays():
+        for delay in local_delays():
             await trio.sleep(delay)
             if self._watched.get(identity) is not watched:
                 return
@@ -197,7 +197,7 @@ class SeccompNotifier:
     async def _stop(self, container: Container) -> None:
         with trio.move_on_after(STOP_SECONDS):
             await container.exited.wait()
-        for delay in growing_delays():
+        for delay in local_delays():
             if container.exited.is_set() or container.id not in self._watched or self.kill is None:
                 return
             log.warning("stopping a container for the system calls it made", id=container.id)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import structlog
 import trio
 
+from noded.engine.backoff import local_delays
 from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
-from noded.engine.delays import growing_delays
 from noded.engine.nri import Nri
 from noded.engine.seccomp_notifier import SeccompNotifier
 from noded.model.runtime import Exit, Sandbox
@@ -72,7 +72,7 @@ class Supervisor:
         container: only what the runtime answers is an exit.
         """
         assert self._ladder is not None
-        delays = growing_delays()
+        delays = local_delays()
         while not container.task_gone:
             try:
                 runtime = await self._ladder.sandbox_runtime(container)
@@ -86,7 +86,7 @@ class Supervisor:
 
     async def _record_in_the_end(self, container: Container, ended: Exit) -> None:
         """Try until the exit is durable: a full disk gets room again, and nobody else knows of the exit."""
-        for delay in growing_delays():
+        for delay in local_delays():
             try:
                 await self.record_exit(container, ended)
                 return

@@ -56,7 +56,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch):
-    monkeypatch.setattr(seccomp_notifier, "growing_delays", lambda: itertools.repeat(0.01))
+    monkeypatch.setattr(seccomp_notifier, "local_delays", lambda: itertools.repeat(0.01))
     monkeypatch.setattr(seccomp_notifier, "STOP_SECONDS", 0.01)
 
 
