@@ -17,6 +17,9 @@ from noded.config import Config
 from noded.engine.bundle import BundleSpec
 from noded.engine.checkpoints import Checkpoints
 from noded.engine.container_ladder import ContainerLadder
+from noded.engine.container_requests import ContainerRequests
+from noded.engine.container_starts import ContainerStarts
+from noded.engine.container_stops import ContainerStops
 from noded.engine.containers import Containers
 from noded.engine.cpu_tuning import CpuTunings
 from noded.engine.events import Events
@@ -229,22 +232,31 @@ async def open_engine(
                 watch=supervisor.watch,
             )
             supervisor.use(container_ladder)
-            containers = Containers(
+            requests = ContainerRequests(
                 config=config,
                 facts=facts,
+                registry=registry,
+                handlers=handlers,
+                cgroups=cgroups,
+                images=library,
+                admission=admission,
+                notifier=notifier,
+                restores=restores,
+            )
+            containers = Containers(
+                unclaimed_seconds=config.unclaimed_seconds,
                 layout=layout,
                 rows=container_rows,
                 registry=registry,
                 operations=operations,
                 handlers=handlers,
-                cgroups=cgroups,
                 images=library,
-                admission=admission,
+                requests=requests,
                 ladder=container_ladder,
-                supervisor=supervisor,
+                starts=ContainerStarts(ladder=container_ladder, supervisor=supervisor, nri=nri),
+                stops=ContainerStops(ladder=container_ladder, supervisor=supervisor, nri=nri),
                 nri=nri,
                 notifier=notifier,
-                restores=restores,
                 nursery=services,
                 events=events,
             )

@@ -30,7 +30,7 @@ CONSTANTS = " ".join(
         "noded.runtimes.teardown:_RUNTIME_SECONDS=2",
         "noded.runtimes.teardown:_MONITOR_SECONDS=1",
         "noded.runtimes.monitor:_RECORD_SECONDS=2",
-        "noded.engine.containers:_KILL_SECONDS=4",
+        "noded.engine.container_stops:_KILL_SECONDS=4",
         "noded.engine.recover:_PROBE_SECONDS=2",
     )
 )

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import trio
 import trio.testing
 
+from noded.engine.container_requests import ContainerRequest
 from noded.engine.containers import Containers
 from noded.engine.operations import Operations
 from noded.model.lifecycle import ContainerIntent
@@ -28,7 +29,7 @@ class World(Containers):
         self._nri = SimpleNamespace(enabled=True, created=after)
         self._notifier = SimpleNamespace(fulfilled=after)
 
-    def _new(self, *arguments):
+    def _new(self, request):
         return self.made
 
     async def _climb(self, container):
@@ -36,9 +37,8 @@ class World(Containers):
 
     async def work(self, operation):
         sandbox = SimpleNamespace(id="s1", ready=True, record=SimpleNamespace(key="pod"))
-        return await self._create(
-            sandbox, SimpleNamespace(name="web", attempt=0), None, [], b"", None, operation
-        )
+        config = SimpleNamespace(name="web", attempt=0)
+        return await self._create(ContainerRequest(sandbox, config, b"", None, [], None, None), operation)
 
 
 def test_a_failure_after_it_is_durable_fails_no_create():
