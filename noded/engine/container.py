@@ -20,7 +20,7 @@ from noded.model.lifecycle import (
 )
 from noded.model.records import ContainerRecord
 from noded.model.runtime import Exit, TaskRef
-from noded.model.views import ContainerView
+from noded.model.views import ContainerState, ContainerView
 from noded.store.containers import ContainerRows
 
 
@@ -67,9 +67,14 @@ class Container:
         return self.record.id
 
     @property
-    def visible(self) -> bool:
-        """Whether clients see it: not before it is complete."""
+    def made(self) -> bool:
+        """Whether it was completed, or what is left of it is known to stay for now."""
         return self.record.intent is not ContainerIntent.CREATING
+
+    @property
+    def visible(self) -> bool:
+        """Whether clients see it: not before it is made, nor on its way down if none was told of it."""
+        return self.made and (self.claim.held or self.view.state is ContainerState.CREATED)
 
     async def commit(self, **changes: Any) -> None:
         """Make changed record fields durable, then visible. Not cancellable half-way."""

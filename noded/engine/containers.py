@@ -77,7 +77,7 @@ class Containers:
             "container",
             nursery,
             unclaimed_seconds,
-            present=lambda one: registry.find_container(one.id) is one,
+            present=lambda one: registry.container_of_key(one.record.key) is one,
             remove=self._remove,
         )
 
@@ -142,7 +142,7 @@ class Containers:
             if container.record.intent is not ContainerIntent.CREATED and container.stage == "":
                 self._registry.drop_container(container)
                 container.tell_deleted()
-            elif container.record.intent is ContainerIntent.CREATING:
+            elif container.stage != "":
                 await self._show_half_made(container)
         if container.record.seccomp_mode == NotifyMode.RECORD:
             await _afterwards(container, partial(self._notifier.fulfilled, sandbox.id, request.config.name))
@@ -153,6 +153,9 @@ class Containers:
 
     async def _show_half_made(self, container: Container) -> None:
         """Let clients see, and remove, a container whose rollback did not reach the ground."""
+        container.claim.named = True
+        if container.record.intent is not ContainerIntent.CREATING:
+            return
         with trio.CancelScope(shield=True):
             try:
                 await container.commit(intent=ContainerIntent.REMOVING)
@@ -264,7 +267,11 @@ class Containers:
                 return
             if container.record.intent is not ContainerIntent.REMOVING:
                 await container.commit(intent=ContainerIntent.REMOVING)
-            await descend(self._ladder.rungs, container)
+            try:
+                await descend(self._ladder.rungs, container)
+            except Exception:
+                container.claim.named = True  # to be seen as long as it stays
+                raise
             container.task_gone = True
             self._registry.drop_container(container)
             container.tell_deleted()

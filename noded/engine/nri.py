@@ -157,13 +157,13 @@ class Nri:
         pods = [
             self._pod(sandbox)
             for sandbox in self._registry.sandboxes()
-            if sandbox.visible or sandbox.id in self._begun
+            if sandbox.made or sandbox.id in self._begun
         ]
         live = (ContainerState.CREATED, ContainerState.RUNNING)
         containers = [
             one
             for one in self._registry.containers()
-            if (one.visible and one.view.state in live) or one.id in self._begun
+            if (one.made and one.view.state in live) or one.id in self._begun
         ]
         return pods, [await self._container(one) for one in containers]
 
@@ -387,7 +387,7 @@ class Nri:
         told = self._stops.pop(container.id, None)
         if told is not None:
             await told.wait()
-        if self.active and (begun or container.visible):
+        if self.active and (begun or container.made):
             from noded.nri import events
 
             await self._note(events.REMOVE, container.sandbox, container)

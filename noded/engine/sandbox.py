@@ -51,9 +51,14 @@ class PodSandbox:
         return Subject(key.namespace, key.name, key.uid, self.id)
 
     @property
-    def visible(self) -> bool:
-        """Whether clients see it: not before it is complete, nor after they were told it is gone."""
+    def made(self) -> bool:
+        """Whether it was completed, or what is left of it is known to stay, and no client told it is gone."""
         return self.record.intent not in _HIDDEN
+
+    @property
+    def visible(self) -> bool:
+        """Whether clients see it: not before it is made, nor on its way down if none was told of it."""
+        return self.made and (self.claim.held or self.ready)
 
     @property
     def ready(self) -> bool:
@@ -73,7 +78,7 @@ class PodSandbox:
 
     def tell_deleted(self) -> None:
         """Publish the end of a sandbox that the registry has dropped."""
-        if self.record.complete and self.visible:  # a debt was told to be gone when it became one
+        if self.record.complete and self.made:  # a debt was told to be gone when it became one
             self._events.publish(EventKind.DELETED, self.view)
 
     def refresh(self) -> None:

@@ -82,8 +82,8 @@ class Sandboxes:
             "pod sandbox",
             nursery,
             config.unclaimed_seconds,
-            present=lambda one: registry.find_sandbox(one.id) is one,
-            remove=lambda one: self.remove(one.id),
+            present=registry.holds,
+            remove=self._join_removal,
         )
         self.debts_queue = Debts(nursery, config.network.del_grace_seconds, self.retry)
 
@@ -141,7 +141,7 @@ class Sandboxes:
         if existing is not None:
             if existing.ready:
                 return existing
-            if existing.record.complete:
+            if existing.record.complete and existing.visible:
                 raise AlreadyExists(
                     f"pod sandbox {existing.id[:12]} of {config.key} was stopped: "
                     "remove it, or ask with a higher attempt"
@@ -207,6 +207,7 @@ class Sandboxes:
             self._registry.drop_sandbox(sandbox)
             sandbox.tell_deleted()
             return
+        sandbox.claim.named = True  # to be seen as long as it stays
         failure = error if isinstance(error, Exception) else Unavailable("the create was cancelled")
         try:
             if sandbox.record.intent is SandboxIntent.CREATING:
@@ -306,6 +307,7 @@ class Sandboxes:
         try:
             await descend(self._ladder.stop_rungs, sandbox)
         except Exception as error:
+            sandbox.claim.named = True  # to be seen as long as it stays
             await self.debts_queue.owe(sandbox, error)
             if self.debts_queue.in_grace(sandbox):
                 raise Unavailable(
@@ -328,6 +330,9 @@ class Sandboxes:
         if sandbox is None:
             return
         sandbox.claim.named = True
+        await self._join_removal(sandbox)
+
+    async def _join_removal(self, sandbox: PodSandbox) -> None:
         about(sandbox.subject)
         await self._operations.join(
             ("remove", sandbox.id),

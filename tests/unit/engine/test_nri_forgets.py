@@ -54,7 +54,7 @@ def container() -> Any:
     return SimpleNamespace(
         id="c1",
         sandbox=SimpleNamespace(id="p1"),
-        visible=True,
+        made=True,
         lock=trio.Lock(),
         commit=commit,
         tell_deleted=lambda: None,
