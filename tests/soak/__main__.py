@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.crash.world import IMAGE
-from tests.soak.report import RESULTS, add_row
-from tests.soak.soak import SHRINK_RUNS, replay, soak
+from tests.soak.report import RESULTS, put_row
+from tests.soak.soak import SHRINK_RUNS, Outcome, replay, soak
 from tests.soak.steps import dumps, loads
 from tests.support import images
 
-TRACE = Path(__file__).resolve().parents[2] / "build" / "soak-trace.jsonl"
+BUILD = Path(__file__).resolve().parents[2] / "build"
+TRACE = BUILD / "soak-trace.jsonl"
 
 
 def main() -> int:
@@ -22,7 +24,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--steps", type=int, default=0, help="a count of steps instead of a time")
-    parser.add_argument("--first", type=int, default=0, help="number of the first episode")
+    parser.add_argument("--first", type=int, help="number of the first episode, else the one not done yet")
+    parser.add_argument("--pace", type=float, default=0.0, help="steps per second, at most")
     parser.add_argument("--shrink-runs", type=int, default=SHRINK_RUNS)
     parser.add_argument("--replay", type=Path, help="play the steps of this file once")
     arguments = parser.parse_args()
@@ -33,7 +36,22 @@ def main() -> int:
             error = replay(loads(arguments.replay.read_text()), layout, directory)
             print(error or "no failure")
             return 1 if error else 0
-        print(f"seed {arguments.seed}", flush=True)
+        following = BUILD / f"soak-{arguments.seed}.next"
+        first = arguments.first
+        if first is None:
+            first = int(following.read_text()) if following.exists() else 0
+        print(f"seed {arguments.seed}, from episode {first + 1}", flush=True)
+        asked_to_end: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: asked_to_end.append(number))
+
+        def note(outcome: Outcome) -> bool:
+            """So that an end without notice loses one episode, not all."""
+            put_row(RESULTS, outcome)
+            BUILD.mkdir(exist_ok=True)
+            following.write_text(str(outcome.following))
+            return bool(asked_to_end)
+
         outcome = soak(
             arguments.seed,
             layout,
@@ -41,10 +59,12 @@ def main() -> int:
             steps=arguments.steps,
             seconds=arguments.seconds,
             shrink_runs=arguments.shrink_runs,
-            first=arguments.first,
+            first=first,
+            pace=arguments.pace,
+            done=note,
             told=lambda line: print(line, flush=True),
         )
-    add_row(RESULTS, outcome)
+    put_row(RESULTS, outcome)
     print(f"{RESULTS} written")
     if outcome.trace:
         TRACE.parent.mkdir(exist_ok=True)

@@ -94,8 +94,9 @@ class Player:
         self._away, self._back = threading.Event(), threading.Event()
         self._lives = 0
         self._log_at = 0
-        # Containers whose create was cancelled, which may be seen on their way down: pod, name, attempt.
+        # Containers whose create was cancelled, perhaps when it was just complete: pod, name, attempt.
         self._fleeting: set[tuple[str, str, int]] = set()
+        self._forgotten: set[tuple[str, str, int]] = set()  # of them, those that an earlier noded made
         self.reached = 0  # number of the step that is being done; after the last, that of taking all down
         self.episodes = 0
 
@@ -104,19 +105,25 @@ class Player:
         """How many steps so far were faults."""
         return sum(count for kind, count in self.done.items() if kind in FAULTS)
 
-    def play(self, steps: list[Step]) -> None:
-        """Do all steps, then take everything down: the host must be as it was. Raises AssertionError."""
+    def play(self, steps: list[Step], pace: float = 0.0) -> None:
+        """Do all steps, then take everything down: the host must be as it was. Raises AssertionError.
+
+        Args:
+            pace: steps per second, at most; 0 = as fast as it goes.
+        """
         self._model = NodeModel.empty()
         self._warm_up()
         before = self.world.oracle.take()
         for number, step in enumerate(steps):
             self.reached = number
+            due = time.monotonic() + (1 / pace if pace else 0.0)
             try:
                 self._do(step)
                 self.done[step.kind] += 1
                 self._check()
             except AssertionError as error:
                 raise AssertionError(f"at step {number}, {step}: {error}") from error
+            select.select([], [], [], max(0.0, due - time.monotonic()))
         self._leave()
         self._warm_up()
         self.world.assert_unchanged(before)
@@ -278,7 +285,7 @@ class Player:
             self._until(
                 lambda: self._seen_pod(pod) is None, f"the cancelled create of pod {pod.number} is undone"
             )
-            pod.in_flux = False
+            pod.in_flux = pod.forgotten = False
             pod.attempt += 1
             return
         seen = self._seen_pod(pod)
@@ -655,8 +662,13 @@ class Player:
         self.world.settled()
 
     def _settle_rows(self) -> None:
-        """What was owed when noded died is retried; half-made pods may be shown, or gone, at any time."""
+        """What was owed when noded died is retried; half-made pods may be shown, or gone, at any time.
+
+        Nor does a new noded know which of them a client was told of.
+        """
+        self._forgotten |= self._fleeting
         for pod in self._model.pods:
+            pod.forgotten |= pod.in_flux
             if pod.half_made:
                 pod.may_be = {ABSENT, NOT_READY}
 
@@ -729,7 +741,11 @@ class Player:
         for pod in self._model.pods:
             one = there.pop(pod.uid, None)
             state = ABSENT if one is None else pb.PodSandboxState.Name(one.state)
-            if pod.in_flux or (pod.half_made and state != READY):
+            if pod.in_flux:
+                seen_going = state == NOT_READY and not pod.forgotten
+                assert not seen_going, f"pod {pod.number} was given up and is seen going"
+                continue
+            if pod.half_made and state != READY:
                 continue
             assert state in pod.may_be, f"pod {pod.number} is {state}, expected {pod.may_be}"
             if one is None:
@@ -760,6 +776,8 @@ class Player:
         for one in there.values():
             key = (one.pod_sandbox_id, one.metadata.name, one.metadata.attempt)
             assert key in self._fleeting, f"a container that nobody made: {one}"
+            complete = one.state == pb.CONTAINER_CREATED or key in self._forgotten
+            assert complete, f"a container that was given up is seen going: {one}"
 
     def _check_addresses(self) -> None:
         ready = {pod.ip for pod in self._model.pods if pod.is_(READY) and pod.ip}

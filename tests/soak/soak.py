@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 import subprocess
 import tempfile
@@ -36,7 +37,8 @@ class Outcome:
         kilobytes: memory of noded after the first and after the last episode.
         error: why it failed; "" = it did not.
         trace: the steps of the failed episode, shrunk where there was time.
-        commit: of this tree at the start.
+        commit: of this tree at the start, which was at `date`.
+        following: number of the episode after the last that was clean.
     """
 
     seed: int
@@ -50,6 +52,8 @@ class Outcome:
     error: str = ""
     trace: list[Step] = field(default_factory=list)
     commit: str = field(default_factory=commit)
+    date: str = field(default_factory=lambda: f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}")
+    following: int = 0
 
 
 def episode(seed: int, number: int, count: int = EPISODE_STEPS) -> list[Step]:
@@ -66,16 +70,20 @@ def soak(
     seconds: float = 0.0,
     shrink_runs: int = SHRINK_RUNS,
     first: int = 0,
+    pace: float = 0.0,
     told: Callable[[str], None] = print,
+    done: Callable[[Outcome], bool] = lambda outcome: False,
 ) -> Outcome:
     """Play episodes until `steps` are done or `seconds` have passed; on failure, shrink the episode.
 
     Args:
         layout: OCI layout of the image that containers run.
         first: number of the first episode.
+        pace: steps per second, at most; 0 = as fast as it goes.
         told: gets lines about the progress.
+        done: gets what came of it so far after each episode; True = that is enough.
     """
-    outcome, started = Outcome(seed), time.monotonic()
+    outcome, started = Outcome(seed, following=first), time.monotonic()
     with (
         tempfile.TemporaryDirectory(dir=directory, prefix="soak-") as name,
         open_player(Path(name), layout) as player,
@@ -86,13 +94,16 @@ def soak(
             while outcome.steps < steps if steps else time.monotonic() - started < seconds:
                 count = min(EPISODE_STEPS, steps - outcome.steps) if steps else EPISODE_STEPS
                 playing = episode(seed, number, count)
-                player.play(playing)
+                player.play(playing, pace)
                 number += 1
+                outcome.following = number
                 _count(outcome, player, time.monotonic() - started)
                 told(
                     f"episode {number}: {outcome.steps} steps, {outcome.faults} faults, no leak, "
                     f"{outcome.seconds:.0f} s, noded has {outcome.kilobytes[1] / 1024:.1f} MiB"
                 )
+                if done(outcome):
+                    break
         except Exception as error:
             _count(outcome, player, time.monotonic() - started)
             outcome.error = f"episode {number} of seed {seed}: {type(error).__name__}: {error}"
