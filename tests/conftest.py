@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -147,8 +146,10 @@ def oracle(daemon: NodedDaemon) -> Oracle:
 
 @pytest.fixture(scope="session")
 def crictl() -> str:
-    """Path of crictl; skips where it is not installed."""
-    found = shutil.which("crictl")
-    if found is None:
-        pytest.skip("crictl (cri-tools) is not installed")
-    return found
+    """Path of crictl; skips, with the reason, where it is not to be had."""
+    from tests.support import cri_tools
+
+    try:
+        return cri_tools.find("crictl")
+    except cri_tools.NotHere as error:
+        pytest.skip(str(error))

@@ -62,7 +62,7 @@ def table(handler: str, node: Node) -> tuple[Line, ...]:
                 f"the installed {handler} cannot map the files of a pod in a user namespace",
             )
         )
-    return (*lines, *(_GVISOR if handler == "runsc" else (_MASKED,)))
+    return (*lines, *(_GVISOR if handler == "runsc" else ()))
 
 
 def differences(specs: Iterable[Spec], lines: Iterable[Line]) -> list[str]:
@@ -85,14 +85,6 @@ def differences(specs: Iterable[Spec], lines: Iterable[Line]) -> list[str]:
     ]
     return result
 
-
-_MASKED = Line(
-    "runtime should support MaskedPaths",
-    "failed",
-    1,
-    "it compares the refusal word by word with that of another shell than the image has",
-    "ls: Permission denied",
-)
 
 # Seen with release 20221219 of Debian 12; a newer one may need fewer lines.
 _GVISOR = (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
 from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.support import images
+from tests.support import cri_tools, images
 from tests.vm.node import IMAGE, SOCKET, Node
 
 CRITEST_IMAGE = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
@@ -100,9 +99,10 @@ def test_a_default_profile_that_somebody_removed_is_loaded_again(node: Node) -> 
 
 
 def test_critest_finds_apparmor_as_it_wants_it(node: Node, tmp_path: Path) -> None:
-    program = shutil.which("critest")
-    if program is None:
-        pytest.skip("critest IS NOT INSTALLED ON THIS HOST: its AppArmor specs were not run")
+    try:
+        program = cri_tools.find("critest")
+    except cri_tools.NotHere as error:
+        pytest.skip(str(error))
     node.guest.write("/var/tmp/critest", Path(program).read_bytes(), 0o755)
     # It loads its profiles by "sudo apparmor_parser"; the guest has no sudo, and is root already.
     node.guest.write("/usr/local/bin/sudo", b'#!/bin/sh\nexec "$@"\n', 0o755)

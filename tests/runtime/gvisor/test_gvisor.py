@@ -77,30 +77,29 @@ def test_pods_of_two_handlers_live_side_by_side(node):
         pod.remove()
 
 
-@pytest.mark.skipif(shutil.which("crictl") is None, reason="crictl is not installed")
-def test_crictl_chooses_the_handler_by_its_name(node, tmp_path):
+def test_crictl_chooses_the_handler_by_its_name(node, tmp_path, crictl):
     config = {
         "metadata": {"name": "by-name", "namespace": "default", "uid": "by-name"},
         "log_directory": str(tmp_path),
         "linux": {"cgroup_parent": f"/{node.state.name.removesuffix('-state')}"},
     }
-    crictl = ["crictl", "--runtime-endpoint", node.address, "--timeout", "60s"]
+    command = [crictl, "--runtime-endpoint", node.address, "--timeout", "60s"]
     pods = {}
     for handler in ("runsc", "runc"):
         config["metadata"]["name"] = config["metadata"]["uid"] = handler
         (tmp_path / "pod.json").write_text(json.dumps(config))
         done = subprocess.run(
-            [*crictl, "runp", "-r", handler, tmp_path / "pod.json"],
+            [*command, "runp", "-r", handler, tmp_path / "pod.json"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         pods[handler] = done.stdout.strip()
-    listed = subprocess.run([*crictl, "pods", "-o", "json"], capture_output=True, text=True, check=True)
+    listed = subprocess.run([*command, "pods", "-o", "json"], capture_output=True, text=True, check=True)
     found = {item["id"]: item["runtimeHandler"] for item in json.loads(listed.stdout)["items"]}
     assert found | {pods["runsc"]: "runsc", pods["runc"]: "runc"} == found
     sandbox = sentry(node, pods["runsc"])
     assert Path(f"/proc/{sandbox}/comm").read_text().strip() in ("exe", "runsc-sandbox")
     for pod_id in pods.values():
-        subprocess.run([*crictl, "rmp", "-f", pod_id], capture_output=True, check=True)
+        subprocess.run([*command, "rmp", "-f", pod_id], capture_output=True, check=True)
 
 
 @pytest.mark.parametrize("how", ["killed", "kept stopped"])

@@ -1,13 +1,12 @@
-"""critest's own streaming specs, where critest is installed."""
+"""critest's own streaming specs."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
 
-from tests.support import images
+from tests.support import cri_tools, images
 from tests.support.daemon import NodedDaemon
 
 pytestmark = pytest.mark.root
@@ -15,9 +14,10 @@ pytestmark = pytest.mark.root
 
 @pytest.mark.parametrize("transport", ["spdy", "websocket"])
 def test_every_streaming_spec_passes_without_a_retry(tmp_path, registry, transport, seed):
-    critest = shutil.which("critest")
-    if critest is None:
-        pytest.skip("critest (cri-tools) is not installed")
+    try:
+        critest = cri_tools.find("critest")
+    except cri_tools.NotHere as error:
+        pytest.skip(str(error))
     prefix = "critest"
     registry.push(images.busybox_image(), f"{prefix}/e2e-test-images/busybox", "1.29-2")
     registry.push(images.http_image(80), f"{prefix}/e2e-test-images/nginx", "1.14-2")
