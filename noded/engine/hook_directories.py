@@ -60,6 +60,8 @@ class HookDirectories:
         Raises: FailedPrecondition when a directory cannot be read.
         Cancellation: safe, nothing is changed.
         """
+        if self._files.still_empty():
+            return spec
         async with self._one_reader:
             files = await trio.to_thread.run_sync(self._files.read)
         if files is not self._seen:

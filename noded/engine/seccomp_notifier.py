@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import trio
 from noded.engine.backoff import local_delays
 from noded.engine.container import Container
 from noded.engine.sandbox_ladder import SandboxLadder
+from noded.engine.seccomp_reports import answers_by_number, read_report, read_told, write_told
 from noded.errors import FailedPrecondition
 from noded.host import files, seccomp_holder, syscall_names
 from noded.host.cgroups import Cgroups
@@ -80,7 +81,7 @@ class SeccompNotifier:
         def start() -> None:
             errnos = errnos_of(seccomp)
             if errnos is not None:
-                errnos = _by_number(errnos, seccomp.get("architectures") or ())
+                errnos = answers_by_number(errnos, seccomp.get("architectures") or ())
             syscall_names.number_of(0, "read")  # a missing library is said now, not at the first report
             path.parent.mkdir(mode=0o700, exist_ok=True)
             report = self._layout.seccomp_report(container.id)
@@ -98,17 +99,18 @@ class SeccompNotifier:
         """End the holder and remove what it left. Idempotent; needs only the record."""
         if not container.record.seccomp_mode:
             return
-        self._watched.pop(container.id, None)
+        watched = self._watched.pop(container.id, None)
 
         def end() -> None:
             if not self._layout.seccomp.is_dir():
                 return
             seccomp_holder.end(self._layout.seccomp_listener(container.id))
-            report = self._layout.seccomp_report(container.id)
-            report.unlink(missing_ok=True)
-            report.with_name(f"{report.name}.new").unlink(missing_ok=True)
+            for path in (self._layout.seccomp_report(container.id), self._layout.seccomp_told(container.id)):
+                path.unlink(missing_ok=True)
+                path.with_name(f"{path.name}.new").unlink(missing_ok=True)
 
-        await trio.to_thread.run_sync(end)
+        async with watched.one_look if watched is not None else nullcontext():
+            await trio.to_thread.run_sync(end)
 
     # blocked calls
 
@@ -116,7 +118,7 @@ class SeccompNotifier:
         """Report what the container's profile blocks; returns at once."""
         if container.record.seccomp_mode not in (NotifyMode.STOP, NotifyMode.LOG):
             return
-        self._watched[container.id] = _Watched(container, {})
+        self._watched[container.id] = _Watched(container)
         if self._watching:
             self._nursery.start_soon(self._look, container.id)
         else:
@@ -174,17 +176,26 @@ class SeccompNotifier:
     async def _tell(self, watched: _Watched) -> None:
         """Tell of what a container called since the last time, and stop it if it is to be stopped."""
         container = watched.container
-        calls = await trio.to_thread.run_sync(_read_report, self._layout.seccomp_report(container.id))
-        fresh = [name for name in calls if name not in watched.seen]
-        more = {name: count - watched.seen.get(name, 0) for name, count in calls.items()}
-        watched.seen = calls
-        if fresh and container.record.seccomp_mode == NotifyMode.STOP and not watched.stopping:
-            watched.stopping = True
-            self._nursery.start_soon(self._stop, container)
-        for name, count in more.items():
-            if count > 0:
+        report, told = self._layout.seccomp_report(container.id), self._layout.seccomp_told(container.id)
+        async with watched.one_look:  # of two looks at once, an older one must not come last
+            if self._watched.get(container.id) is not watched:  # it is being removed: leave no file
+                return
+            calls = await trio.to_thread.run_sync(read_report, report)
+            if watched.told is None:
+                watched.told = await trio.to_thread.run_sync(read_told, told)
+            before = watched.told
+            more = {name: count - before.get(name, 0) for name, count in calls.items()}
+            more = {name: count for name, count in more.items() if count > 0}
+            if calls and container.record.seccomp_mode == NotifyMode.STOP and not watched.stopping:
+                watched.stopping = True
+                self._nursery.start_soon(self._stop, container)
+            if not more:
+                return
+            watched.told = {**before, **{name: calls[name] for name in more}}
+            for name, count in more.items():
                 self.observe(name, count)
-        for name in fresh:
+            await trio.to_thread.run_sync(write_told, told, watched.told)
+        for name in [name for name in more if name not in before]:
             log.warning(
                 "seccomp blocked a system call",
                 syscall=name,
@@ -215,7 +226,7 @@ class SeccompNotifier:
             return ended
         report = self._layout.seccomp_report(container.id)
         try:
-            calls = await trio.to_thread.run_sync(_read_report, report)
+            calls = await trio.to_thread.run_sync(read_report, report)
         except Exception as error:  # an exit without its reason is better than none
             log.warning("report of blocked system calls not read", id=container.id, error=str(error))
             return ended
@@ -235,7 +246,7 @@ class SeccompNotifier:
             report = self._layout.seccomp_report(container.id)
             with suppress(OSError, ValueError, KeyError):
                 spec = json.loads((container.ref.bundle / "config.json").read_bytes())
-                return _read_report(report), spec["linux"]["seccomp"]
+                return read_report(report), spec["linux"]["seccomp"]
             return None
 
         found = await trio.to_thread.run_sync(read)
@@ -278,9 +289,10 @@ class SeccompNotifier:
 @dataclass(slots=True)
 class _Watched:
     container: Container
-    seen: Mapping[str, int]
+    told: Mapping[str, int] | None = None  # what was counted and logged, by this daemon or one before it
     stopping: bool = False
     retried: bool = False  # reading its report has failed, and is tried again
+    one_look: trio.Lock = field(default_factory=trio.Lock)
 
 
 def check_mode(mode: NotifyMode | None, handler: str, able: bool) -> None:
@@ -297,33 +309,3 @@ def _wishes(path: Path) -> set[str]:
         return set(json.loads(path.read_bytes()))
     except (OSError, ValueError):
         return set()
-
-
-def _read_report(path: Path) -> dict[str, int]:
-    """Counts by name, summed over architectures; none when nothing was reported.
-
-    Raises: OSError, ValueError when it says nothing that can be understood.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    if not isinstance(data, dict):
-        raise ValueError(f"{path.name} is no report")
-    calls: dict[str, int] = {}
-    for key, count in data.items():
-        arch, _, number = key.partition(":")
-        name = syscall_names.name_of(int(arch), int(number))
-        calls[name] = calls.get(name, 0) + int(count)
-    return calls
-
-
-def _by_number(errnos: Mapping[str, int], architectures: tuple[str, ...] | list[str]) -> dict[str, int]:
-    numbers = {"": 1}  # EPERM
-    for architecture in architectures:
-        arch = syscall_names.arch_of(architecture)
-        for name, errno in errnos.items():
-            number = syscall_names.number_of(arch, name) if arch else None
-            if number is not None:
-                numbers[f"{arch}:{number}"] = errno
-    return numbers

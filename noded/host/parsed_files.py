@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -17,6 +18,8 @@ from noded.errors import FailedPrecondition, InvalidArgument
 T = TypeVar("T")
 
 _LIMIT_BYTES = 4 << 20  # a generated CDI file of a node with many partitioned GPUs has some 100 KiB
+
+_SETTLED_NS = 2_000_000_000  # an entry made within the tick of an earlier one leaves the same mtime
 
 _Stamp = tuple[int, ...]
 
@@ -53,6 +56,14 @@ class ParsedFiles(Generic[T]):
         self._parse = parse
         self._known: dict[str, tuple[_Stamp, ParsedFile[T]]] = {}
         self._answer: tuple[ParsedFile[T], ...] = ()
+        self._empty: tuple[_Stamp, ...] | None = None
+
+    def still_empty(self) -> bool:
+        """Whether `read` would find no file, as it did the last time; False when that is not certain.
+
+        One stat(2) of each directory, so that a feature which nobody uses costs no thread.
+        """
+        return self._empty is not None and self._stamps() == self._empty
 
     def read(self) -> tuple[ParsedFile[T], ...]:
         """The files as they are now, by directory and name. Blocks.
@@ -61,6 +72,7 @@ class ParsedFiles(Generic[T]):
         Raises: FailedPrecondition when a directory cannot be listed.
         """
         found: dict[str, tuple[_Stamp, ParsedFile[T]]] = {}
+        now, stamps = time.time_ns(), self._stamps()
         for priority, directory in enumerate(self._directories):
             for path in self._names(directory):
                 stamp = _stamp(path)
@@ -71,7 +83,12 @@ class ParsedFiles(Generic[T]):
         if found != self._known:
             self._answer = tuple(file for _, file in found.values())
         self._known = found
+        settled = all(not stamp or now - max(stamp[-2:]) > _SETTLED_NS for stamp in stamps)
+        self._empty = stamps if settled and not found else None
         return self._answer
+
+    def _stamps(self) -> tuple[_Stamp, ...]:
+        return tuple(_stamp(str(directory)) for directory in self._directories)
 
     def _names(self, directory: Path) -> list[str]:
         try:

@@ -91,6 +91,10 @@ class Layout:
     def seccomp_report(self, container_id: str) -> Path:
         return self.seccomp / f"{container_id[:32]}.json"
 
+    def seccomp_told(self, container_id: str) -> Path:
+        """What of the report has been counted and logged."""
+        return self.seccomp / f"{container_id[:32]}.told"
+
     def seccomp_wish(self, sandbox_id: str) -> Path:
         """Names of the containers of a pod whose next start is to be recorded."""
         return self.pod(sandbox_id) / "record-seccomp"

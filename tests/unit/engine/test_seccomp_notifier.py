@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
 import trio
+import trio.testing
 
 from noded.engine import seccomp_notifier
 from noded.engine.seccomp_notifier import SeccompNotifier
@@ -35,7 +37,7 @@ class World:
 
     def __init__(self, tmp_path, nursery):
         self.layout = Layout(tmp_path / "root", tmp_path / "state")
-        self.layout.seccomp.mkdir(parents=True)
+        self.layout.seccomp.mkdir(parents=True, exist_ok=True)
         self.notifier = SeccompNotifier(self.layout, None, None, nursery)
         self.notifier.kill = self.kill
         self.killed = []
@@ -116,14 +118,14 @@ def test_a_broken_report_of_one_container_keeps_no_other_from_being_stopped(tmp_
 
 
 def test_a_report_that_could_not_be_read_is_read_again_without_another_event(tmp_path, monkeypatch):
-    read, failures = seccomp_notifier._read_report, [OSError(24, "Too many open files")]
+    read, failures = seccomp_notifier.read_report, [OSError(24, "Too many open files")]
 
     def reading(path):
         if failures:
             raise failures.pop()
         return read(path)
 
-    monkeypatch.setattr(seccomp_notifier, "_read_report", reading)
+    monkeypatch.setattr(seccomp_notifier, "read_report", reading)
 
     async def play(world):
         container = Watched("a" * 64)
@@ -156,3 +158,74 @@ def test_nothing_is_taken_down_for_a_container_that_tells_nothing(tmp_path, monk
         assert ended == [world.layout.seccomp_listener("b" * 64)]
 
     run(tmp_path, play)
+
+
+class Counts:
+    """The metric: how often each name was told of."""
+
+    def __init__(self, world):
+        self.told, self.some = {}, trio.Event()
+        world.notifier.observe = self.observe
+
+    def observe(self, name, count):
+        self.told[name] = self.told.get(name, 0) + count
+        self.some.set()
+
+
+def test_a_look_that_is_overtaken_by_a_later_one_counts_no_call_twice(tmp_path, monkeypatch):
+    read, reading, go_on = seccomp_notifier.read_report, trio.Event(), threading.Event()
+
+    def slow_at_first(path):
+        found = read(path)
+        if not reading.is_set():
+            trio.from_thread.run_sync(reading.set)
+            assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(seccomp_notifier, "read_report", slow_at_first)
+
+    async def play(world):
+        counts = Counts(world)
+        container = Watched("a" * 64, NotifyMode.LOG)
+        world.report(container.id, BLOCKED)
+        world.notifier.watch(container)
+        await reading.wait()
+        world.report(container.id, dict.fromkeys(BLOCKED, 2))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.notifier._look, container.id)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            go_on.set()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        world.report(container.id, dict.fromkeys(BLOCKED, 3))
+        await world.notifier._look(container.id)
+        assert counts.told == {"mount": 3}
+
+    run(tmp_path, play)
+
+
+def test_a_daemon_after_another_tells_only_what_is_new_and_still_stops_the_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(seccomp_notifier.seccomp_holder, "end", lambda path: None)
+
+    async def before(world):
+        counts = Counts(world)
+        container = Watched("a" * 64, NotifyMode.LOG)
+        world.report(container.id, BLOCKED)
+        world.notifier.watch(container)
+        await counts.some.wait()
+        await world.notifier._look(container.id)
+        assert counts.told == {"mount": 1}
+
+    async def after(world):
+        counts = Counts(world)
+        container = Watched("a" * 64)
+        world.notifier.watch(container)
+        await container.exited.wait()
+        assert counts.told == {}
+        world.report(container.id, dict.fromkeys(BLOCKED, 2))
+        await counts.some.wait()
+        assert counts.told == {"mount": 1}
+        await world.notifier.down(container)
+        assert list(world.layout.seccomp.iterdir()) == []
+
+    run(tmp_path, before)
+    run(tmp_path, after)

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from noded.errors import FailedPrecondition
+from noded.host import parsed_files
 from noded.host.parsed_files import ParsedFiles
 from noded.spec.cdi.catalogue import Catalogue, CdiFile
 from noded.spec.cdi.document import parse_document
@@ -74,3 +75,24 @@ def test_a_link_that_comes_to_life_is_seen(tmp_path):
     assert directories.read().devices == ()
     (tmp_path / "target").write_text(text("1"))
     assert directories.read().devices == (NAME,)
+
+
+def test_no_file_in_directories_is_known_without_a_look_until_there_is_one(tmp_path, monkeypatch):
+    absent, empty = tmp_path / "absent", tmp_path / "empty"
+    empty.mkdir()
+    files = ParsedFiles([absent, empty], "hooks_dirs", (".json",), str)
+    assert not files.still_empty()
+    files.read()
+    assert not files.still_empty()  # the directory is so new that an entry could leave the same time
+    monkeypatch.setattr(parsed_files, "_SETTLED_NS", -(10**9))
+    files.read()
+    assert files.still_empty()
+    (empty / "a.json").write_text("{}")
+    assert not files.still_empty()
+    assert len(files.read()) == 1
+    assert not files.still_empty()
+    (empty / "a.json").unlink()
+    files.read()
+    assert files.still_empty()
+    absent.mkdir()
+    assert not files.still_empty()
