@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from noded.model.lifecycle import ContainerIntent
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode, UserNamespace
 from noded.model.runtime import Sandbox, TaskCreate
+from noded.spec.pod_features import log_link, pod_features
 from noded.spec.resources import merge_resources
 from noded.store.containers import ContainerRows
 from noded.tracing.spans import wait
@@ -103,15 +105,30 @@ class ContainerLadder:
     # bundle: the directory; what is in it goes with it. The log's directory is the client's, and stays.
 
     async def _bundle_up(self, container: Container) -> None:
+        pod, record = container.sandbox.record, container.record
+        link = log_link(pod.config, record.log_path, container.id)
+        if link is not None:
+            allowed = self._handlers.allowed_annotations(pod.handler, pod.config.annotations)
+            link = link if pod_features(pod.config, allowed).log_volume else None
+
         def make() -> None:
-            if container.record.log_path:
-                _make_log_directory(Path(container.record.log_path).parent)
+            if record.log_path:
+                _make_log_directory(Path(record.log_path).parent)
+            if link is not None:
+                files.link(Path(link[0]), link[1])
             make_private(container.ref.bundle, pod_user_namespace(container.sandbox))
 
         await trio.to_thread.run_sync(make)
 
     async def _bundle_down(self, container: Container) -> None:
-        await trio.to_thread.run_sync(files.remove_tree, container.ref.bundle)
+        link = log_link(container.sandbox.record.config, container.record.log_path, container.id)
+
+        def remove() -> None:
+            if link is not None and os.path.islink(link[0]):
+                Path(link[0]).unlink(missing_ok=True)
+            files.remove_tree(container.ref.bundle)
+
+        await trio.to_thread.run_sync(remove)
 
     # rootfs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -62,6 +63,18 @@ def publish(path: Path, data: bytes, mode: int = 0o644, *, durable: bool) -> Non
             sync_directory(path.parent)
     except OSError as error:
         raise libc.os_error(error, f"cannot write {path}") from None
+
+
+def link(path: Path, target: str) -> None:
+    """Make a symbolic link; one that is there already with this target is success.
+
+    Raises: AlreadyExists... by errno, naming the path.
+    """
+    try:
+        os.symlink(target, path)
+    except OSError as error:
+        if error.errno != errno.EEXIST or not os.path.islink(path) or os.readlink(path) != target:
+            raise libc.os_error(error, f"cannot make the link {path}") from None
 
 
 def remove_temporaries(directory: Path) -> None:

@@ -18,6 +18,7 @@ _SIZE = re.compile(r"([0-9]+)([kmgt]?)(?:i?b?)", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _EMPTY_DIR = "/volumes/kubernetes.io~empty-dir/"
 _LOGS = "logs"
+_LINKS = {"link-logs": POD_FEATURES["link-logs"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,16 @@ def log_mounts(pod: PodConfig, container: ContainerConfig, volume: str) -> tuple
         for mount in container.mounts
         if mount.host_path.rstrip("/").endswith(f"{_EMPTY_DIR}{volume}")
     )
+
+
+def log_link(pod: PodConfig, log_path: str, container_id: str) -> tuple[str, str] | None:
+    """The link by which a container finds its log among the pod's, by its id: where it is, and its target.
+
+    None when no annotation asks for logs, whether it is allowed or not.
+    """
+    if not log_path or not asked(_LINKS, pod.annotations, "", ("*",)).granted:
+        return None
+    return posixpath.join(pod.log_directory, container_id), posixpath.relpath(log_path, pod.log_directory)
 
 
 def pod_resources(pod: PodConfig) -> dict[str, Mapping[str, object]]:

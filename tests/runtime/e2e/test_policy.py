@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import grpc
 import pytest
@@ -140,7 +142,7 @@ def test_a_pod_has_the_shared_memory_logs_stop_signal_and_workload_of_its_annota
     script = (
         "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2; grep Cpus_allowed_list /proc/1/status; "
         "cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight 2>/dev/null; "
-        "until grep -rho hello /logs/logs; do sleep 0.1; done; touch /logs/logs/x 2>&1"
+        f"until grep -ho hello /logs/logs/{container}; do sleep 0.1; done; touch /logs/logs/x 2>&1"
     )
     answer = cri.exec(container, "/bin/sh", "-c", script)
     size, cpus, weight, hello, refused = answer.stdout.decode().splitlines()
@@ -149,6 +151,11 @@ def test_a_pod_has_the_shared_memory_logs_stop_signal_and_workload_of_its_annota
     assert "Read-only" in refused
     cri.stop(container, 20)
     assert cri.status(container).exit_code == 9
+    link = Path(pod.log_directory) / container
+    assert os.readlink(link) == "main.log"
+    cri.remove(container)
+    assert not link.is_symlink()
+    assert (Path(pod.log_directory) / "main.log").exists()
     words = daemon.log.read_text()
     assert "annotation platform-runtime-path.crio.io is ignored" in words
     assert "annotation io.kubernetes.cri-o.ShmSize is ignored" in words

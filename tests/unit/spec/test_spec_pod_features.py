@@ -12,7 +12,7 @@ from noded.model.container import Mount
 from noded.model.pod import NamespaceMode
 from noded.spec.feature_keys import NOT_SUPPORTED, POD_FEATURES
 from noded.spec.inputs import NodeMount
-from noded.spec.pod_features import PodFeatures, log_mounts, pod_features
+from noded.spec.pod_features import PodFeatures, log_link, log_mounts, pod_features
 
 EMPTY_DIR = "/var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir"
 
@@ -70,6 +70,14 @@ def test_containers_see_the_logs_where_they_have_the_volume():
     for name in ("../etc", "a/b", "", "A"):
         with pytest.raises(InvalidArgument, match="emptyDir"):
             features(**{"link-logs.crio.io": name})
+
+
+@pytest.mark.parametrize("key", ["link-logs.noded.io", "link-logs.crio.io", "io.kubernetes.cri-o.LinkLogs"])
+def test_a_container_finds_its_own_log_by_its_id(key):
+    given = pod(log_directory="/var/log/pods/x", annotations={key: "logs"})
+    assert log_link(given, "/var/log/pods/x/main/0.log", "c1") == ("/var/log/pods/x/c1", "main/0.log")
+    assert log_link(given, "", "c1") is None
+    assert log_link(pod(log_directory="/var/log/pods/x"), "/var/log/pods/x/main/0.log", "c1") is None
 
 
 @given(
