@@ -1,7 +1,7 @@
 """Unpacks the layers of images, each once at a time, if possible while they arrive.
 
-Theory of operation. A *layer flight* (by chain ID) makes an unpacked tree; pulls of any image share
-it. When an unpack worker is free as a layer begins, its blob goes into its file and through a pipe
+Theory of operation. A *layer flight* (by chain ID and blob) makes an unpacked tree; pulls of any image
+share it. When an unpack worker is free as a layer begins, its blob goes into its file and through a pipe
 into the unpacker at once; else the finished file is unpacked later. Streaming is only a matter of
 speed: whatever goes wrong with the copy in the pipe, the file decides. The pipe ends only after the
 blob is verified, so an unpack from it never succeeds on a damaged blob.
@@ -32,6 +32,7 @@ from noded.wire.ocicrypt import is_encrypted
 log = structlog.get_logger(__name__)
 
 _UNPACK = "inflate and extract"  # one child does both at once
+_Key = tuple[str, str]
 
 
 class Layers(Protocol):
@@ -69,6 +70,8 @@ class Fetcher:
 
     Args:
         unpack_workers: layers unpacked at once, 0 = number of CPUs of this process.
+        keep_blobs: bring the blob of a layer, too, whose tree is here from a blob that was another one
+            (compressed otherwise, or not kept): whoever saves the image needs it.
     """
 
     def __init__(
@@ -79,14 +82,16 @@ class Fetcher:
         blobs: Blobs,
         layers: Layers,
         unpack_workers: int = 0,
+        keep_blobs: bool = True,
     ) -> None:
         self._downloads, self._blobs, self._layers = downloads, blobs, layers
-        self._flights: Flights[str, None] = Flights(nursery)
+        self._keep_blobs = keep_blobs
+        self._flights: Flights[_Key, None] = Flights(nursery)
         self._unpackers = trio.Semaphore(unpack_workers or len(os.sched_getaffinity(0)))
-        self._live: dict[str, LayerProgress] = {}
+        self._live: dict[_Key, LayerProgress] = {}
 
     async def fetch(self, job: Job) -> None:
-        """Unpack every layer of the job that is not present, the largest first.
+        """Bring and unpack every layer of the job that is not present, the largest first.
 
         Raises: the first failure; the other layers are then given up.
         Cancellation: safe. Layers that no other pull waits for are given up and their bytes removed.
@@ -97,17 +102,17 @@ class Fetcher:
         job.progress[:] = [LayerProgress(layer.blob_digest, layer.size_bytes) for layer in job.layers]
         missing: list[tuple[LayerRef, LayerProgress]] = []
         for index, layer in enumerate(job.layers):
-            if self._layers.has(layer.chain_id) or self._layers.staged(layer.chain_id):
+            if self._unpacked(layer) and (not self._keep_blobs or self._blobs.has(layer.blob_digest)):
                 job.progress[index].phase = Phase.PRESENT
             else:
-                progress = self._live.get(layer.chain_id, job.progress[index])
+                progress = self._live.get(_key(layer), job.progress[index])
                 job.progress[index] = progress
                 missing.append((layer, progress))
         missing.sort(key=lambda pair: -pair[0].size_bytes)
         async with trio.open_nursery() as nursery:
             for layer, progress in missing:
                 await slots.acquire()
-                ticket = await self._flights.board(layer.chain_id, partial(self._begin, layer, progress, job))
+                ticket = await self._flights.board(_key(layer), partial(self._begin, layer, progress, job))
                 nursery.start_soon(_wait, ticket, slots, errors, nursery.cancel_scope, progress, asked_ns)
         if errors:
             raise errors[0]
@@ -142,10 +147,14 @@ class Fetcher:
             raise errors[0]
         await self._layers.assemble(job.layers, files, self._blobs)
 
+    def _unpacked(self, layer: LayerRef) -> bool:
+        return self._layers.has(layer.chain_id) or self._layers.staged(layer.chain_id)
+
     def _begin(self, layer: LayerRef, progress: LayerProgress, job: Job) -> Work[None]:
         # Taken here, in the order of the job, so that it is the largest layers that stream.
         streams = False
         here = self._blobs.has(layer.blob_digest) or self._downloads.running(layer.blob_digest)
+        here = here or self._unpacked(layer)
         # The authentication code of an encrypted layer is verified before anything is decrypted.
         if not here and not is_encrypted(layer.media_type):
             try:
@@ -153,7 +162,7 @@ class Fetcher:
                 streams = True
             except trio.WouldBlock:
                 streams = False
-        self._live[layer.chain_id] = progress
+        self._live[_key(layer)] = progress
         return partial(self._bring, layer, progress, job, streams)
 
     async def _bring(self, layer: LayerRef, progress: LayerProgress, job: Job, streams: bool) -> None:
@@ -185,7 +194,7 @@ class Fetcher:
             progress.done_bytes = progress.total_bytes
             progress.phase = Phase.DONE
         finally:
-            del self._live[layer.chain_id]
+            del self._live[_key(layer)]
 
     async def _unpack_file(self, layer: LayerRef, progress: LayerProgress, job: Job) -> None:
         waited_ns = time.monotonic_ns()
@@ -238,8 +247,12 @@ class Fetcher:
         raise _named(unpack_error, job) from unpack_error
 
 
+def _key(layer: LayerRef) -> _Key:
+    return layer.chain_id, layer.blob_digest
+
+
 async def _wait(
-    ticket: Ticket[str, None],
+    ticket: Ticket[_Key, None],
     slots: trio.Semaphore,
     errors: list[Exception],
     scope: trio.CancelScope,

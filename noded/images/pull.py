@@ -167,6 +167,7 @@ class Puller:
                     blobs=self._blobs,
                     layers=self._layers,
                     unpack_workers=self._config.unpack_workers,
+                    keep_blobs=self._config.keep_blobs,
                 )
                 self._flights = Flights(nursery)
                 nursery.start_soon(self._log_progress)

@@ -79,7 +79,7 @@ class Node:
                 library.set_in_use(tuple)
                 await library.load()
                 await library.collect()
-                config = ImagesConfig(registries_conf=self.conf)
+                config = ImagesConfig(registries_conf=self.conf, keep_blobs=self.keep_blobs)
                 puller = Puller(
                     config,
                     content,

@@ -297,6 +297,44 @@ def test_what_a_verification_finds_damaged_is_downloaded_again(node: Node, tmp_p
         node.run(without_registry)
 
 
+@pytest.mark.parametrize("keep_blobs", [True, False])
+def test_images_of_one_tree_keep_the_blobs_of_both(
+    tmp_path: Path, registry: Registry, keep_blobs: bool
+) -> None:
+    """The same layers, compressed in two ways: one tree, but who saves an image needs its own blobs."""
+    made = Node(tmp_path, keep_blobs=keep_blobs)
+    first, second = (build([BASE, TOP], compression=kind, labels={"kind": kind}) for kind in ("gzip", "zstd"))
+    registry.push(first, "one/tree", "gzip")
+    registry.push(second, "one/tree", "zstd")
+    with FaultProxy(registry.host) as proxy:
+        made.trust(proxy.host)
+        names = [f"{proxy.host}/one/tree:{tag}" for tag in ("gzip", "zstd")]
+
+        async def work(puller: Puller, library: Library) -> None:
+            for together in (False, True):
+                if together:
+                    async with trio.open_nursery() as nursery:
+                        for name in names:
+                            nursery.start_soon(puller.pull, name)
+                else:
+                    for name in names:
+                        await puller.pull(name)
+                for name, image in zip(names, (first, second), strict=True):
+                    check_tree(library, name, image)
+                kept = {digest for digest, _ in library.content.blobs()}
+                layers = {*first.layer_digests, *second.layer_digests}
+                assert kept & layers == (layers if keep_blobs else set())
+                asked = [line for line, _ in proxy.requests if any(digest in line for digest in layers)]
+                assert keep_blobs == (len(asked) == 4) or together
+                assert len(library.layers.records()) == 2
+                for name in names:
+                    await library.remove(name)
+                proxy.requests.clear()
+
+        made.run(work)
+    assert made.is_empty()
+
+
 @pytest.mark.parametrize("files", [False, True], ids=["image", "artifact"])
 def test_without_keeping_blobs_only_what_containers_need_stays(
     tmp_path: Path, registry: Registry, files: bool
