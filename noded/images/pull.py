@@ -338,6 +338,8 @@ class Puller:
     async def restore(self, image: Image, layers: Sequence[LayerRef]) -> None:
         """Bring blobs of an image that is here, from where it came, with the node's own credentials.
 
+        Blobs that are here are replaced: they are damaged.
+
         Raises: NotFound when its registry is not known; as `pull`.
         Cancellation: safe.
         """
@@ -357,7 +359,7 @@ class Puller:
                     sources = [one for one in found if one.endpoint.pulls] or found
                     for layer in layers:
                         progress = LayerProgress(layer.blob_digest, layer.size_bytes)
-                        await self._downloads.bring(sources, progress)
+                        await self._downloads.bring(sources, progress, replace=True)
                     return
                 except SOURCE_ERRORS as error:
                     errors.append(error)

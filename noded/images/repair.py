@@ -97,13 +97,9 @@ class Repairer:
     async def _verify(self, image: Image, restore: Restore | None, *, deep: bool) -> Verdict:
         verdict = Verdict(image)
         complete = await self._check_documents(image, verdict)
-        lost = await self._check_blobs(image, verdict, deep=deep)
-        if lost and restore is not None and self._library.keep_blobs:
-            try:
-                await restore(image, lost)
-                verdict.repaired = True
-            except NodedError as error:
-                verdict.problems.append(f"not downloaded again: {error}")
+        lost = await self._check_blobs(image, verdict, deep=deep, missing_too=restore is not None)
+        if lost:
+            await self._replace_blobs(image, lost, verdict, restore, deep=deep)
         broken = await self._check_trees(image, verdict, deep=deep)
         for problem in verdict.problems:
             log.warning("image damaged", image=image.id, tags=image.tags, problem=problem)
@@ -133,28 +129,67 @@ class Repairer:
                 await trio.to_thread.run_sync(self._content.delete, digest)
         return complete
 
-    async def _check_blobs(self, image: Image, verdict: Verdict, *, deep: bool) -> list[LayerRef]:
-        """Takes away the blobs that are damaged, and returns their layers."""
+    async def _check_blobs(
+        self, image: Image, verdict: Verdict, *, deep: bool, missing_too: bool
+    ) -> list[LayerRef]:
+        """The layers whose blobs are damaged.
+
+        Args:
+            missing_too: or are not there, though the store keeps blobs.
+        """
         lost = []
         for layer in image.layers:
-            digest = layer.blob_digest
-            if digest in self._good or not self._content.has(digest):
-                continue  # blobs need not be kept; an artifact's tree is looked at below
-            problem = ""
-            if self._content.size(digest) != layer.size_bytes:
-                problem = f"{self._content.size(digest)} bytes instead of {layer.size_bytes}"
-            elif deep:
-                try:
-                    await trio.to_thread.run_sync(self._content.verify, digest)
-                except DataLoss as error:
-                    problem = str(error)
+            if layer.blob_digest in self._good:
+                continue
+            if self._content.has(layer.blob_digest):
+                problem = await self._blob_problem(layer, deep=deep)
+            elif missing_too and self._library.keep_blobs:
+                problem = "it is missing"
+            else:
+                continue  # an artifact's tree is looked at below
             if problem:
-                verdict.problems.append(f"{digest}: {problem}; it was removed")
-                await trio.to_thread.run_sync(self._content.delete, digest)
+                verdict.problems.append(f"blob {layer.blob_digest}: {problem}")
                 lost.append(layer)
             else:
-                self._good.add(digest)
+                self._good.add(layer.blob_digest)
         return lost
+
+    async def _blob_problem(self, layer: LayerRef, *, deep: bool) -> str:
+        digest = layer.blob_digest
+        try:
+            if self._content.size(digest) != layer.size_bytes:
+                return f"it has {self._content.size(digest)} bytes instead of {layer.size_bytes}"
+            if deep:
+                await trio.to_thread.run_sync(self._content.verify, digest)
+        except (DataLoss, NotFound) as error:
+            return str(error)
+        return ""
+
+    async def _replace_blobs(
+        self,
+        image: Image,
+        lost: Sequence[LayerRef],
+        verdict: Verdict,
+        restore: Restore | None,
+        *,
+        deep: bool,
+    ) -> None:
+        """Download damaged blobs again, or take them away.
+
+        A damaged one stays until the good one takes its place: a verification that is killed in between
+        leaves something for the next one to find.
+        """
+        if restore is not None and self._library.keep_blobs:
+            try:
+                await restore(image, lost)
+            except NodedError as error:
+                verdict.problems.append(f"not downloaded again: {error}")
+            else:
+                verdict.repaired = True
+                return
+        for layer in lost:
+            if await self._blob_problem(layer, deep=deep):
+                await trio.to_thread.run_sync(self._content.delete, layer.blob_digest)
 
     async def _check_trees(self, image: Image, verdict: Verdict, *, deep: bool) -> set[str]:
         """Chain IDs whose trees are damaged."""
