@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from layer_cases import Store, directory, file, open_store, scan, tar, with_store
 
 from noded.errors import FailedPrecondition, Unavailable
 from noded.images.export import export_store
@@ -17,6 +16,7 @@ from noded.images.snapshots import Snapshots
 from noded.images.stores import MARK, AdditionalStores, AllLayers
 from noded.model.image import Image
 from tests.crash.hung_fs import HungFilesystem
+from tests.support.layer_cases import Store, directory, file, open_store, scan, tar, with_store
 
 pytestmark = pytest.mark.root
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from layer_cases import Store, directory, file, make_image, sha256, tar, with_store
 
 from noded.errors import (
     AlreadyExists,
@@ -27,6 +26,7 @@ from noded.errors import (
 from noded.images.archive import load_archive, save_archive
 from noded.images.archive_read import CONTAINERD_NAME, REF_NAME
 from noded.wire.reference import Reference
+from tests.support.layer_cases import Store, directory, file, make_image, sha256, tar, with_store
 
 pytestmark = [
     pytest.mark.root,

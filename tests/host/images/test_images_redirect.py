@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from layer_cases import Store, directory, file, scan, symlink, tar, with_store
 
 from noded.images.archive import save_archive
 from noded.images.repair import Repairer
 from noded.model.image import Image
+from tests.support.layer_cases import Store, directory, file, scan, symlink, tar, with_store
 
 pytestmark = pytest.mark.root
 

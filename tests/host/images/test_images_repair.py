@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from layer_cases import Store, directory, file, hardlink, symlink, tar, with_store
 
 from noded.images import crash_mark
 from noded.images.compare import first_difference
 from noded.images.repair import Repairer, Verdict
 from noded.model.image import Image
+from tests.support.layer_cases import Store, directory, file, hardlink, symlink, tar, with_store
 
 pytestmark = pytest.mark.root
 

@@ -9,13 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from layer_cases import Store, directory, file, symlink, tar, with_store
 
 from noded.errors import FailedPrecondition
 from noded.host import mounts
 from noded.host.userns import open_mapped_userns
 from noded.model.image import Image
 from noded.model.pod import IDMapping, UserNamespace
+from tests.support.layer_cases import Store, directory, file, symlink, tar, with_store
 
 pytestmark = pytest.mark.root
 

@@ -9,9 +9,20 @@ from pathlib import Path
 
 import pytest
 import trio
-from layer_cases import Store, directory, file, make_image, open_store, scan, sha256, symlink, tar, with_store
 
 from noded.errors import DataLoss, FailedPrecondition
+from tests.support.layer_cases import (
+    Store,
+    directory,
+    file,
+    make_image,
+    open_store,
+    scan,
+    sha256,
+    symlink,
+    tar,
+    with_store,
+)
 
 pytestmark = pytest.mark.root
 

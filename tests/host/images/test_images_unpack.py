@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 import trio
 import zstandard
-from layer_cases import TAR, directory, file, hardlink, member, scan, sha256, symlink, tar
 
 from noded.errors import DataLoss, InvalidArgument, NodedError, ResourceExhausted
 from noded.images.unpack.client import Unpacker, ZygoteDied
 from noded.images.unpack.limits import UnpackLimits, UnpackReport
+from tests.support.layer_cases import TAR, directory, file, hardlink, member, scan, sha256, symlink, tar
 
 pytestmark = pytest.mark.root
 
@@ -181,7 +181,7 @@ def test_the_accounted_disk_use_is_what_du_counts(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("umoci") is None, reason="umoci is not installed")
 def test_layers_applied_one_over_another_equal_the_rootfs_of_umoci(tmp_path: Path) -> None:
-    from layer_cases import make_image, open_store
+    from tests.support.layer_cases import make_image, open_store
 
     tars = [
         tar(

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from layer_cases import Store, directory, file, symlink, tar, with_store
 
 from noded.errors import ImageVolumeMountFailed
 from noded.host import mounts
@@ -18,6 +17,7 @@ from noded.host.userns import open_mapped_userns
 from noded.images.volumes import ImageVolumes
 from noded.model.image import Image
 from noded.model.pod import IDMapping, UserNamespace
+from tests.support.layer_cases import Store, directory, file, symlink, tar, with_store
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,6 @@ import socket
 
 import pytest
 import trio
-from layer_cases import TAR, directory, file, symlink, tar
 
 from noded.errors import FailedPrecondition
 from noded.host import mounts
@@ -16,6 +15,7 @@ from noded.images.overlay import Writable, mount_overlay
 from noded.images.rootfs_diff import write_diff
 from noded.images.unpack.client import Unpacker
 from noded.images.unpack.limits import UnpackLimits
+from tests.support.layer_cases import TAR, directory, file, symlink, tar
 
 pytestmark = pytest.mark.root
 

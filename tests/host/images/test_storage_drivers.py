@@ -17,7 +17,15 @@ from pathlib import Path
 
 import pytest
 from disks import mounted_disk
-from layer_cases import (
+
+from noded.errors import FailedPrecondition
+from noded.host import btrfs, mounts
+from noded.images.drivers.choose import open_driver
+from noded.images.repair import Repairer
+from noded.images.snapshots import Snapshots
+from noded.model.image import Image
+from noded.model.pod import IDMapping, UserNamespace
+from tests.support.layer_cases import (
     Member,
     Store,
     directory,
@@ -29,14 +37,6 @@ from layer_cases import (
     tar,
     with_store,
 )
-
-from noded.errors import FailedPrecondition
-from noded.host import btrfs, mounts
-from noded.images.drivers.choose import open_driver
-from noded.images.repair import Repairer
-from noded.images.snapshots import Snapshots
-from noded.model.image import Image
-from noded.model.pod import IDMapping, UserNamespace
 
 pytestmark = pytest.mark.root
 

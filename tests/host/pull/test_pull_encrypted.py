@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes, hmac, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
-from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pull_node import IMAGE, Node, check_tree
 
 from noded.errors import DataLoss, FailedPrecondition, InvalidArgument, NodedError
@@ -25,15 +19,14 @@ from noded.images.archive import load_archive, save_archive
 from noded.images.library import Library
 from noded.images.pull import Puller
 from noded.images.repair import Repairer
-from tests.support.images import Image, sha256, write_layout
+from tests.support.encryption import PrivateKey, encrypt
+from tests.support.images import write_layout
 from tests.support.registry import Registry
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry"),
 ]
-
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 @pytest.fixture(scope="module")
@@ -273,81 +266,3 @@ def skopeo_push(directory: Path, registry: Registry, keys: Sequence[PrivateKey],
     name = f"{registry.host}/{repository}:1"
     skopeo("copy", *options, "--dest-tls-verify=false", f"oci:{layout}:plain", f"docker://{name}")
     return name
-
-
-def encrypt(
-    image: Image,
-    groups: Sequence[Sequence[PrivateKey]],
-    *,
-    only: int | None = None,
-    flip: int | None = None,
-    annotations: Mapping[str, str] | None = None,
-) -> Image:
-    """The image with encrypted layers; each group of recipients gets a JWE of its own."""
-    manifest = json.loads(image.manifest)
-    blobs = {image.id: image.config}
-    digests = []
-    for number, layer in enumerate(manifest["layers"]):
-        data = image.blobs[layer["digest"]]
-        if only in (None, number):
-            key, nonce = os.urandom(32), os.urandom(16)
-            secret = {"symkey": b64(key), "digest": sha256(data), "cipheroptions": {"nonce": b64(nonce)}}
-            context = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor()
-            data = context.update(data)
-            code = hmac.HMAC(key, hashes.SHA256())
-            code.update(data)
-            public = {
-                "cipher": "AES_256_CTR_HMAC_SHA256",
-                "hmac": None,
-                "cipheroptions": {"hmac": b64(code.finalize())},
-            }
-            jwes = (b64(json.dumps(jwe(json.dumps(secret).encode(), group)).encode()) for group in groups)
-            layer["annotations"] = {
-                "org.opencontainers.image.enc.keys.jwe": ",".join(jwes),
-                "org.opencontainers.image.enc.pubopts": b64(json.dumps(public).encode()),
-                **(annotations or {}),
-            }
-            layer["mediaType"] += "+encrypted"
-            if flip is not None:
-                data = data[:flip] + bytes([data[flip] ^ 1]) + data[flip + 1 :]
-        layer.update(digest=sha256(data), size=len(data))
-        blobs[sha256(data)] = data
-        digests.append(sha256(data))
-    return Image(json.dumps(manifest).encode(), image.media_type, image.config, blobs, tuple(digests))
-
-
-def jwe(plaintext: bytes, recipients: Sequence[PrivateKey]) -> dict[str, Any]:
-    """RFC 7516: flattened for one recipient, general for more."""
-    content_key, iv = os.urandom(32), os.urandom(12)
-    protected = b64url(b'{"enc":"A256GCM"}')
-    sealed = AESGCM(content_key).encrypt(iv, plaintext, protected.encode())
-    wrapped = [wrap(content_key, key) for key in recipients]
-    one = wrapped[0] if len(wrapped) == 1 else {"recipients": wrapped}
-    parts = {"iv": iv, "ciphertext": sealed[:-16], "tag": sealed[-16:]}
-    return {"protected": protected, **{name: b64url(part) for name, part in parts.items()}, **one}
-
-
-def wrap(content_key: bytes, key: PrivateKey) -> dict[str, Any]:
-    if isinstance(key, rsa.RSAPrivateKey):
-        oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
-        sealed = key.public_key().encrypt(content_key, oaep)
-        return {"header": {"alg": "RSA-OAEP"}, "encrypted_key": b64url(sealed)}
-    ephemeral = ec.generate_private_key(key.curve)
-    numbers, size = ephemeral.public_key().public_numbers(), (key.curve.key_size + 7) // 8
-    name = b"ECDH-ES+A256KW"
-    info = len(name).to_bytes(4, "big") + name + bytes(8) + (256).to_bytes(4, "big")
-    derived = ConcatKDFHash(hashes.SHA256(), 32, info).derive(ephemeral.exchange(ec.ECDH(), key.public_key()))
-    point = {"kty": "EC", "crv": {256: "P-256", 521: "P-521"}[key.curve.key_size]}
-    point |= {axis: b64url(getattr(numbers, axis).to_bytes(size, "big")) for axis in ("x", "y")}
-    return {
-        "header": {"alg": name.decode(), "epk": point},
-        "encrypted_key": b64url(aes_key_wrap(derived, content_key)),
-    }
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def b64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -209,3 +210,10 @@ def scan(root: Path) -> dict[bytes, tuple[object, ...]]:
             oct(info.st_mode), info.st_uid, info.st_gid, length, info.st_mtime_ns, detail, xattrs, first,
         )  # fmt: skip
     return found
+
+
+def disk_use(*paths: Path) -> int:
+    """Bytes that trees take on disk, by du(1)."""
+    os.sync()
+    lines = subprocess.run(["du", "-s", "-B1", *paths], capture_output=True, check=True).stdout.splitlines()
+    return sum(int(line.split()[0]) for line in lines)

@@ -11,18 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from layer_cases import Store, directory, file, make_image, scan, tar, with_store
+
+from tests.support.daemon import REPOSITORY
+from tests.support.layer_cases import Store, directory, disk_use, file, make_image, scan, tar, with_store
 
 pytestmark = pytest.mark.root
 
 WORKER = """
 import json, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 import structlog
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-from layer_cases import with_store
-from test_images_kill import make_tars
+from tests.support.layer_cases import with_store
+from test_kill_store import make_tars
 
 async def work(store):
     await store.library.collect()
@@ -80,7 +82,7 @@ def test_after_a_kill_the_store_has_whole_images_and_nothing_else(
     with_store(tmp_path / "reference", reference)
     for _ in range(counts(12, 200)):
         worker = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path / "store")],
+            [sys.executable, "-c", WORKER, f"{Path(__file__).parent}:{REPOSITORY}", str(tmp_path / "store")],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -99,9 +101,3 @@ def test_after_a_kill_the_store_has_whole_images_and_nothing_else(
         with_store(tmp_path / "store", check)
     assert seen, "no round had an image to look at"
     assert make_image(make_tars(0))[0].layers[0] == make_image(make_tars(1))[0].layers[0]
-
-
-def disk_use(*paths: Path) -> int:
-    os.sync()
-    lines = subprocess.run(["du", "-s", "-B1", *paths], capture_output=True, check=True).stdout.splitlines()
-    return sum(int(line.split()[0]) for line in lines)
