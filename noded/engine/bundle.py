@@ -49,9 +49,8 @@ from noded.model.views import ContainerState
 from noded.plugins import Hooks
 from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
-from noded.spec.cpu_tuning import cpu_tuning, whole_cpus
 from noded.spec.default_mounts import FIPS_POLICIES, fips_mounts
-from noded.spec.features import container_features, with_features
+from noded.spec.granted import granted
 from noded.spec.inputs import (
     ContainerInputs,
     ImageVolume,
@@ -67,7 +66,6 @@ from noded.spec.policy import spec_policy
 from noded.spec.process import parse_rlimits
 from noded.spec.seccomp.annotations import NotifyMode
 from noded.spec.user import resolve_user
-from noded.spec.workloads import with_workload, workload_of, workload_resources
 
 log = structlog.get_logger(__name__)
 
@@ -158,19 +156,17 @@ class BundleSpec:
         annotations = sandbox.record.config.annotations
         allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
         policy = replace(await self.policy(sandbox.record.handler), allowed_annotations=allowed)
-        workload = workload_of(self._config.workloads, annotations) if self._config.workloads else None
-        if workload is not None:
-            given = workload_resources(workload, annotations, config.name)
-            config = replace(config, resources=with_workload(config.resources, given))
-        tuning = cpu_tuning(annotations, config.name, allowed)
-        if not tuning.quota and config.resources is not None and whole_cpus(config.resources):
-            # None instead of -1, which crun 1.8.1 cannot write; new cgroups have no limit.
-            config = replace(config, resources=replace(config.resources, cpu_quota_us=0))
-        found = container_features(annotations, config.name, allowed, self._config.allowed_devices)
-        pod = pod_features(sandbox.record.config, allowed)
-        config, policy, not_granted = with_features(
-            config, policy, found, self._facts, self._config.shared_cpuset
+        given = granted(
+            annotations,
+            config,
+            policy,
+            self._facts,
+            workloads=self._config.workloads,
+            allowed_devices=self._config.allowed_devices,
+            shared_cpuset=self._config.shared_cpuset,
         )
+        config, policy = given.container, given.policy
+        pod = pod_features(sandbox.record.config, allowed)
         if past is not None:
             apparmor = past.apparmor
         else:
@@ -196,7 +192,7 @@ class BundleSpec:
             mounts=mounts,
             volumes=volumes,
             node_mounts=(
-                *await self._default_mounts(container, disable_fips=found.fips_disabled),
+                *await self._default_mounts(container, disable_fips=given.fips_disabled),
                 *log_mounts(sandbox.record.config, config, pod.log_volume),
             ),
             devices=await trio.to_thread.run_sync(resolve_devices, config.devices) if config.devices else (),
@@ -214,7 +210,7 @@ class BundleSpec:
         )
         if past is None:
             await self._selinux.label_own(container.ref.bundle, volumes, labels)
-        return inputs, not_granted
+        return inputs, given.refused
 
     async def _mounts(self, container: Container) -> tuple[ResolvedMount, ...]:
         config = container.record.config

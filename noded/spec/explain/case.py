@@ -9,11 +9,10 @@ from typing import Any
 
 from noded.config import WorkloadConfig
 from noded.spec.container import container_spec
-from noded.spec.features import container_features, with_features
+from noded.spec.granted import granted
 from noded.spec.infra import infra_spec
 from noded.spec.inputs import ContainerInputs, InfraInputs
 from noded.spec.user import resolve_user
-from noded.spec.workloads import with_workload, workload_of, workload_resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +47,16 @@ def build(case: Case) -> dict[str, Any]:
     if case.passwd is not None and case.group is not None:
         user = resolve_user(case.passwd, case.group, inputs.image.user, security)
         inputs = replace(inputs, user=user)
-    annotations = inputs.pod.annotations
-    workload = workload_of(case.workloads, annotations) if case.workloads else None
-    if workload is not None:
-        given = workload_resources(workload, annotations, container.name)
-        container = replace(container, resources=with_workload(container.resources, given))
-    found = container_features(
-        annotations, container.name, inputs.policy.allowed_annotations, case.allowed_devices
+    given = granted(
+        inputs.pod.annotations,
+        container,
+        inputs.policy,
+        inputs.host,
+        workloads=case.workloads,
+        allowed_devices=case.allowed_devices,
+        shared_cpuset=case.shared_cpuset,
     )
-    container, policy, _ = with_features(container, inputs.policy, found, inputs.host, case.shared_cpuset)
-    return container_spec(replace(inputs, container=container, policy=policy)).value
+    return container_spec(replace(inputs, container=given.container, policy=given.policy)).value
 
 
 Derive = Callable[[Any], Any]

@@ -26,7 +26,6 @@ from spec_cases import (
 
 from noded.edge.cri.decode_container import container_config
 from noded.edge.cri.decode_pod import pod_config
-from noded.engine.containers import log_path
 from noded.errors import InvalidArgument
 from noded.model.container import ContainerConfig
 from noded.model.pod import NamespaceMode, PodConfig, ProfileType
@@ -310,7 +309,7 @@ def case_of(request: v1.CreateContainerRequest) -> Case:
             ),
             devices=tuple(map(_device, config.devices)),
             hostname="node1" if pod.host_network else pod.hostname,
-            log_path=log_path(pod, config),
+            log_path=f"{pod.log_directory}/{config.log_path}",
             stop_signal=config.stop_signal or "SIGTERM",
             seccomp_profile=_profile(config),
             process_label=labels.process,
