@@ -363,7 +363,7 @@ async def open_engine(
                 ladder=container_ladder,
                 nursery=services,
             )
-            metrics = NodeMetrics(sandboxes, containers, events, recorder, exporter)
+            metrics = NodeMetrics(sandboxes, containers, puller, events, recorder, exporter)
             network.observe, puller.observe = metrics.cni, metrics.pull
             notifier.observe = metrics.blocked_call
             yield Engine(

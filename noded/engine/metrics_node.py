@@ -6,14 +6,14 @@ import os
 import resource
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Protocol
 
 from noded.engine.debts import Debt
 from noded.engine.events import EventKind, Events
 from noded.engine.metrics import Metrics, Sample
-from noded.images.progress import Phase, PullProgress
+from noded.images.progress import LayerProgress, Phase, PullProgress
 from noded.model.views import ContainerView, SandboxView
 from noded.tracing.export import Exporter
 from noded.tracing.recorder import Recorder
@@ -37,6 +37,15 @@ class Containers(Protocol):
     def views(self) -> Iterable[ContainerView]: ...
 
 
+class Pulls(Protocol):
+    """What is counted of running pulls."""
+
+    @property
+    def received_bytes(self) -> int: ...
+
+    def progress(self) -> Sequence[PullProgress]: ...
+
+
 class NodeMetrics:
     """The families, and a method for each thing that happens.
 
@@ -48,6 +57,7 @@ class NodeMetrics:
         self,
         sandboxes: Sandboxes,
         containers: Containers,
+        pulls: Pulls,
         events: Events,
         recorder: Recorder | None = None,
         exporter: Exporter | None = None,
@@ -71,8 +81,21 @@ class NodeMetrics:
             "Time of image pulls, failed ones too.",
             bounds=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
         )
-        self._pull_bytes = metrics.counter(
-            "noded_image_pull_bytes_total", "Bytes of layers that pulls have downloaded."
+        metrics.total(
+            "noded_image_pull_bytes_total",
+            "Bytes of layers that have been downloaded, those of running and failed pulls too.",
+            read=lambda: [((), float(pulls.received_bytes))],
+        )
+        metrics.gauge(
+            "noded_image_pulling_layers",
+            "Layers of running pulls by what is done with them now.",
+            "phase",
+            read=lambda: _phases(pulls.progress()),
+        )
+        metrics.gauge(
+            "noded_image_pulling_bytes",
+            "Bytes of layers that running pulls still wait for.",
+            read=lambda: [((), _missing_bytes(pulls.progress()))],
         )
         self._layers = metrics.counter(
             "noded_image_layers_total", "Layers that pulls needed: downloaded, or present before.", "source"
@@ -168,7 +191,6 @@ class NodeMetrics:
         """A pull has ended."""
         self._pulls.add(result)
         self._pull_seconds.observe((time.time_ns() - progress.started_at_ns) / 1e9)
-        self._pull_bytes.add(amount=float(progress.done_bytes))
         for layer in progress.layers:
             self._layers.add("present" if layer.phase is Phase.PRESENT else "downloaded")
 
@@ -195,6 +217,23 @@ class NodeMetrics:
 
 def _states(views: Iterable[SandboxView | ContainerView]) -> list[Sample]:
     return [((state,), float(count)) for state, count in Tally(view.state.name for view in views).items()]
+
+
+def _phases(pulls: Iterable[PullProgress]) -> list[Sample]:
+    tally = Tally(layer.phase for layer in _layers(pulls))
+    return [((str(phase),), float(tally[phase])) for phase in Phase]
+
+
+def _missing_bytes(pulls: Iterable[PullProgress]) -> float:
+    left = (
+        layer.total_bytes - layer.done_bytes for layer in _layers(pulls) if layer.phase is not Phase.PRESENT
+    )
+    return float(sum(left))
+
+
+def _layers(pulls: Iterable[PullProgress]) -> Iterable[LayerProgress]:
+    """Each layer once, however many pulls wait for it."""
+    return {layer.digest: layer for pull in pulls for layer in pull.layers}.values()
 
 
 def _cpu_seconds() -> list[Sample]:

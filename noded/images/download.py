@@ -17,7 +17,7 @@ from noded.errors import (
     RegistryUnavailable,
 )
 from noded.images.flight import Flights, Ticket, Work
-from noded.images.progress import LayerProgress, timed
+from noded.images.progress import ByteCount, LayerProgress, timed
 from noded.images.refusals import Source, most_telling
 from noded.images.registry import RegistryClient
 from noded.images.tee import Tee
@@ -49,11 +49,22 @@ class Blobs(Protocol):
 
 
 class Downloads:
-    """Blob flights. They live in the nursery given."""
+    """Blob flights. They live in the nursery given.
+
+    Args:
+        received: counts every byte that comes.
+    """
 
     def __init__(
-        self, nursery: trio.Nursery, *, transport: Transport, client: RegistryClient, blobs: Blobs
+        self,
+        nursery: trio.Nursery,
+        *,
+        transport: Transport,
+        client: RegistryClient,
+        blobs: Blobs,
+        received: ByteCount,
     ) -> None:
+        self._received = received
         self._transport, self._client, self._blobs = transport, client, blobs
         self._flights: Flights[str, None] = Flights(nursery)
 
@@ -121,6 +132,7 @@ class Downloads:
             def sink(chunk: bytes) -> None:
                 writer.write(chunk)
                 progress.done_bytes += len(chunk)
+                self._received.add(len(chunk))
                 if tee is not None:
                     tee.write(chunk)
 

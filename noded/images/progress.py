@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,18 @@ class Step(NamedTuple):
     name: str
     start_ns: int
     end_ns: int
+
+
+class ByteCount:
+    """A number that several threads add to."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.total += count
 
 
 @dataclass(slots=True)

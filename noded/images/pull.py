@@ -39,8 +39,9 @@ from noded.images.fetch import Fetcher, Job, Layers
 from noded.images.flight import Flights, Work
 from noded.images.manifests import Found, Manifests
 from noded.images.platform import host_platform
-from noded.images.progress import LayerProgress, PullProgress, snapshot
+from noded.images.progress import ByteCount, LayerProgress, PullProgress, snapshot
 from noded.images.proxies import Proxies
+from noded.images.pull_log import PullLog
 from noded.images.refusals import Source, most_telling
 from noded.images.registries_conf import RegistriesConf
 from noded.images.registry import RegistryClient
@@ -54,7 +55,6 @@ from noded.wire.descriptor import Platform
 from noded.wire.policy import Requirement
 from noded.wire.reference import Reference, parse
 
-LOG_PERIOD_SECONDS: Final = 10.0  # between two log lines about a running pull
 RELEASE_SECONDS: Final = 30.0  # budget for giving leases back when a pull ends in any way
 
 log = structlog.get_logger(__name__)
@@ -140,7 +140,8 @@ class Puller:
         self._admission: Admission | None = None
         self._conf = RegistriesConf()
         self._running: dict[str, _Running] = {}
-        self._pulling = trio.Event()  # set while something may be in `_running`
+        self._received = ByteCount()
+        self._log = PullLog(self.progress)
         self._flights: Flights[_Key, str] | None = None
         self._downloads: Downloads | None = None
         self._fetcher: Fetcher | None = None
@@ -159,7 +160,11 @@ class Puller:
         try:
             async with trio.open_nursery() as nursery:
                 self._downloads = Downloads(
-                    nursery, transport=self._transport, client=self._client, blobs=self._blobs
+                    nursery,
+                    transport=self._transport,
+                    client=self._client,
+                    blobs=self._blobs,
+                    received=self._received,
                 )
                 self._fetcher = Fetcher(
                     nursery,
@@ -170,29 +175,12 @@ class Puller:
                     keep_blobs=self._config.keep_blobs,
                 )
                 self._flights = Flights(nursery)
-                nursery.start_soon(self._log_progress)
+                nursery.start_soon(self._log.run)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._flights = self._downloads = self._fetcher = None
             self._transport.close()
-
-    async def _log_progress(self) -> None:
-        """One line for each long pull, at a bounded rate; no timer while nothing is pulled."""
-        while True:
-            await self._pulling.wait()
-            await trio.sleep(LOG_PERIOD_SECONDS)
-            for one in self.progress():
-                log.info(
-                    "pulling",
-                    reference=one.reference,
-                    done_bytes=one.done_bytes,
-                    total_bytes=one.total_bytes,
-                    layers=len(one.layers),
-                    seconds=round((time.time_ns() - one.started_at_ns) / 1e9),
-                )
-            if not self._running:
-                self._pulling = trio.Event()
 
     async def reload(self) -> RegistriesConf:
         """Read registries.conf and its drop-ins again; each pull does it too.
@@ -213,6 +201,11 @@ class Puller:
     def progress(self) -> tuple[PullProgress, ...]:
         """All pulls that run now."""
         return tuple(snapshot(one.reference, one.started_at_ns, one.layers) for one in self._running.values())
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of blobs that have come, those of failed and repeated downloads too."""
+        return self._received.total
 
     async def pull(self, reference: str, credential: Credential | None = None, namespace: str = "") -> str:
         """Pull an image, or make sure that the one here is what its registry has; return its image ID.
@@ -259,7 +252,7 @@ class Puller:
     ) -> str:
         owner = f"pull-{secrets.token_hex(8)}"
         running = self._running[owner] = _Running(str(name), time.time_ns())
-        self._pulling.set()
+        self._log.begin()
         started, result = trio.current_time(), "ok"
         try:
             with span("policy and sources"):

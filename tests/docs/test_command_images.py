@@ -6,14 +6,13 @@ import json
 import os
 import pty
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from test_command_line import REPOSITORY, command, noded, rows
 
-from tests.support.images import Entry, Image, artifact, build, busybox_image, tar, write_layout
+from tests.support.images import Entry, artifact, build, busybox_image, tar, write_layout
+from tests.support.slow_registry import SlowRegistry
 
 pytestmark = pytest.mark.root
 
@@ -73,44 +72,14 @@ def test_an_artifact_is_loaded_and_saved(daemon, tmp_path):
     assert noded(daemon, "images", "verify", "--deep").startswith("good ")
 
 
-class SlowRegistry(BaseHTTPRequestHandler):
-    """Serves one image as `slow:1`; of a layer the second half when it is told to."""
-
-    image: Image
-    go_on = threading.Event()
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        reference = self.path.rpartition("/")[2]
-        if "/manifests/" in self.path:
-            body, kind = self.image.manifest, self.image.media_type
-        else:
-            body, kind = self.image.blobs[reference], "application/octet-stream"
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        half = len(body) // 2
-        self.wfile.write(body[:half])
-        if reference in self.image.layer_digests:
-            self.go_on.wait(30)
-        self.wfile.write(body[half:])
-
-
 @pytest.fixture
-def slow() -> Iterator[ThreadingHTTPServer]:
-    SlowRegistry.image = build([tar([Entry("big", os.urandom(600_000))])])
-    with ThreadingHTTPServer(("127.0.0.1", 0), SlowRegistry) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        SlowRegistry.go_on.set()
-        server.shutdown()
+def slow() -> Iterator[SlowRegistry]:
+    with SlowRegistry(build([tar([Entry("big", os.urandom(600_000))])])) as registry:
+        yield registry
 
 
 def test_a_pull_shows_its_progress_on_a_terminal(daemon, slow):
-    host = f"127.0.0.1:{slow.server_port}"
+    host = slow.host
     (daemon.directory / "registries.conf").write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
     ours, theirs = pty.openpty()
     pull = subprocess.Popen(
@@ -122,18 +91,18 @@ def test_a_pull_shows_its_progress_on_a_terminal(daemon, slow):
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
     )
     os.close(theirs)
-    layer = SlowRegistry.image.layer_digests[0].removeprefix("sha256:")[:13].encode()
+    layer = slow.image.layer_digests[0].removeprefix("sha256:")[:13].encode()
     seen = b""
     try:
         while chunk := os.read(ours, 65536):
             seen += chunk
             if layer in seen and b"streaming" in seen:
-                SlowRegistry.go_on.set()
+                slow.go_on.set()
     except OSError:  # EIO: the other end is closed
         pass
     finally:
         os.close(ours)
     assert pull.stdout is not None
-    assert pull.stdout.read().strip() == SlowRegistry.image.id
+    assert pull.stdout.read().strip() == slow.image.id
     assert pull.wait(30) == 0
-    assert SlowRegistry.go_on.is_set(), seen
+    assert slow.go_on.is_set(), seen

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
+import subprocess
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.runtime.e2e.conftest import HOST
 from tests.support.daemon import NodedDaemon
+from tests.support.images import Entry, build, tar
+from tests.support.processes import read_until
+from tests.support.slow_registry import SlowRegistry
 
 pytestmark = pytest.mark.root
 
@@ -92,10 +99,14 @@ def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def test_the_daemon_counts_its_own_work(tmp_path, pushed):
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def test_the_daemon_counts_its_own_work(tmp_path, pushed):
+    port = free_port()
     settings = {"metrics": {"listen": f"127.0.0.1:{port}"}}
     mirrors = {HOST: pushed.host}
     with (
@@ -137,6 +148,60 @@ def test_the_daemon_counts_its_own_work(tmp_path, pushed):
     assert value("noded_containers", state="EXITED") == 1
     assert 10 * MIB < value("process_resident_memory_bytes") < 120 * MIB
     assert value("process_open_fds") > 5
+
+
+def test_the_progress_of_a_pull_is_in_metrics_and_at_times_in_the_log(tmp_path, counts):
+    """Two pulls of one image, whose registry stops in the middle of each layer."""
+    image = build([tar([Entry(f"file-{number}", os.urandom(600_000))]) for number in range(3)])
+    sizes = {digest: len(image.blobs[digest]) for digest in image.layer_digests}
+    port = free_port()
+    settings = {"metrics": {"listen": f"127.0.0.1:{port}"}, "images": {"unpack_workers": 2}}
+    with (
+        SlowRegistry(image) as slow,
+        NodedDaemon(tmp_path, settings=settings, insecure=[slow.host]) as daemon,
+        daemon.client() as cri,
+        ThreadPoolExecutor() as pool,
+    ):
+        pulls = [pool.submit(cri.pull, f"{slow.host}/{name}") for name in ("a:1", "b:1")]
+        watch = cri.admin.WatchPulls(cri.admin_pb.WatchPullsRequest(period_ms=50), timeout=60)
+        for answer in watch:
+            layers = {layer.digest: layer.done_bytes for pull in answer.pulls for layer in pull.layers}
+            if len(layers) == 3 and all(  # the last piece of what came may wait to be written with the next
+                done > sizes[digest] // 2 - (64 << 10) for digest, done in layers.items()
+            ):
+                break
+        watch.cancel()
+        found = parsed(fetch(port))
+        lines = [line for line in daemon.log.read_text().splitlines() if " pulling " in line]
+        assert lines == [], "a short pull is not told of"
+        if rounds := counts(0, 2):
+            told = itertools.count(1)
+            follow = subprocess.Popen(["tail", "-n", "+1", "-F", daemon.log], stdout=subprocess.PIPE)
+            try:
+                read_until(
+                    follow.stdout, follow, lambda line: " pulling " in line and next(told) == 2 * rounds, 60
+                )
+            finally:
+                follow.kill()
+                follow.communicate()
+        slow.go_on.set()
+        assert {pull.result(30) for pull in pulls} == {image.id}
+        after = parsed(fetch(port))
+        lines = [line for line in daemon.log.read_text().splitlines() if " pulling " in line]
+    phases = {
+        dict(labels)["phase"]: value
+        for (name, labels), value in found.items()
+        if name == "noded_image_pulling_layers"
+    }
+    assert {phase: value for phase, value in phases.items() if value} == {"streaming": 2, "downloading": 1}
+    received, missing = (found[f"noded_image_{name}", ()] for name in ("pull_bytes_total", "pulling_bytes"))
+    assert received == sum(layers.values()), "a layer that both pulls wait for is counted once"
+    assert received + missing == sum(sizes.values())
+    assert after["noded_image_pull_bytes_total", ()] == sum(sizes.values())
+    assert after["noded_image_pulling_bytes", ()] == 0
+    assert len(lines) == 2 * rounds
+    for line in lines:
+        assert all(f"{digest.partition(':')[2][:12]} " in line for digest in sizes)
 
 
 def test_a_metrics_address_that_is_taken_does_not_keep_the_daemon_from_starting(tmp_path):

@@ -32,7 +32,9 @@ class Nothing:
 
 def families(tmp_path):
     recorder = Recorder(Journal(tmp_path))
-    metrics = NodeMetrics(Nothing(), Nothing(), Nothing(), recorder, Exporter("http://127.0.0.1:1"))
+    metrics = NodeMetrics(
+        Nothing(), Nothing(), Nothing(), Nothing(), recorder, Exporter("http://127.0.0.1:1")
+    )
     return [one.family for one in metrics.metrics._families.values()]
 
 
