@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import monotonic
 from typing import IO
 
@@ -33,6 +35,18 @@ def read_until(
             seen.append(line.decode(errors="replace"))
             if wanted(seen[-1]):
                 return seen[-1]
+
+
+def wait_for_lines(path: Path, text: str, times: int, seconds: float = 30.0) -> None:
+    """Wait until so many lines of a growing file have `text` in them, those from before counted."""
+    follow = subprocess.Popen(["tail", "-n", "+1", "-F", path], stdout=subprocess.PIPE)
+    seen = itertools.count(1)
+    try:
+        assert follow.stdout is not None
+        read_until(follow.stdout, follow, lambda line: text in line and next(seen) == times, seconds)
+    finally:
+        follow.kill()
+        follow.communicate()
 
 
 def read_bytes_until(descriptor: int, wanted: bytes, seconds: float = 30.0) -> bytes:

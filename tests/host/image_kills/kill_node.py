@@ -7,10 +7,8 @@ The images: one of gzip layers, one of zstd layers on the same base, one whose l
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import random
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +23,7 @@ from tests.support.daemon import NodedDaemon
 from tests.support.encryption import encrypt
 from tests.support.images import Entry, Image, build, tar
 from tests.support.layer_cases import disk_use, scan
-from tests.support.processes import read_until
+from tests.support.processes import wait_for_lines
 from tests.support.registry import Registry
 
 ORDERLY = "image store in order"  # logged by each start, when it has cleared what the last run left
@@ -78,14 +76,7 @@ class Node:
     def start(self) -> None:
         self.daemon.start()
         self.starts += 1
-        follow = subprocess.Popen(["tail", "-n", "+1", "-F", self.daemon.log], stdout=subprocess.PIPE)
-        lines = itertools.count(1)
-        try:
-            assert follow.stdout is not None
-            read_until(follow.stdout, follow, lambda line: ORDERLY in line and next(lines) == self.starts, 30)
-        finally:
-            follow.kill()
-            follow.communicate()
+        wait_for_lines(self.daemon.log, ORDERLY, self.starts)
 
     def learn(self, cri: Cri, rng: random.Random) -> None:
         """What the trees look like, and how long things take."""

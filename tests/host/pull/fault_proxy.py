@@ -128,7 +128,8 @@ class Connection(BaseHTTPRequestHandler):
 
     def _ask_upstream(self) -> Answer:
         upstream = http.client.HTTPConnection(self.proxy.upstream, timeout=30)
-        kept = {name: self.headers[name] for name in ("Accept", "Range") if name in self.headers}
+        names = ("Accept", "Range", "Authorization")
+        kept = {name: self.headers[name] for name in names if name in self.headers}
         upstream.request(self.command, self.path, headers=kept)
         with upstream.getresponse() as answer:
             headers = tuple(

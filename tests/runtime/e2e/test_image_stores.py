@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support import images
 from tests.support.daemon import NodedDaemon
+from tests.support.processes import wait_for_lines
 from tests.support.registry import Registry
 
 pytestmark = pytest.mark.root
@@ -22,14 +22,11 @@ def condition(cri):
     return found
 
 
-def reload(daemon: NodedDaemon, cri, until: Callable[[], bool]) -> None:
-    """SIGHUP; the daemon takes it up when its loop comes to it, so calls are made until it shows."""
+def reload(daemon: NodedDaemon, told: str) -> None:
+    """SIGHUP; returns when the daemon's log tells once more what it has found of the store."""
+    times = daemon.log.read_text().count(told)
     daemon.reload()
-    for _ in range(500):
-        if until():
-            return
-        cri.images()
-    raise AssertionError("the reload changed nothing")
+    wait_for_lines(daemon.log, told, times + 1)
 
 
 def test_a_store_that_appears_is_used_in_place_and_its_loss_is_told(
@@ -56,7 +53,8 @@ def test_a_store_that_appears_is_used_in_place_and_its_loss_is_told(
             references=[name], path=str(shared), format=cri.admin_pb.STORE
         )
         cri.admin.SaveImage(request, timeout=30)
-        reload(second, other, lambda: condition(other).status)
+        reload(second, "additional image store read")
+        assert condition(other).status
         assert [one.id for one in other.images()] == [image.id]
 
         assert other.pull(name) == image.id

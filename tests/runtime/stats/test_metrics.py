@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
-import subprocess
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.runtime.e2e.conftest import HOST
 from tests.support.daemon import NodedDaemon
 from tests.support.images import Entry, build, tar
-from tests.support.processes import read_until
+from tests.support.processes import wait_for_lines
 from tests.support.slow_registry import SlowRegistry
 
 pytestmark = pytest.mark.root
@@ -175,15 +173,7 @@ def test_the_progress_of_a_pull_is_in_metrics_and_at_times_in_the_log(tmp_path, 
         lines = [line for line in daemon.log.read_text().splitlines() if " pulling " in line]
         assert lines == [], "a short pull is not told of"
         if rounds := counts(0, 2):
-            told = itertools.count(1)
-            follow = subprocess.Popen(["tail", "-n", "+1", "-F", daemon.log], stdout=subprocess.PIPE)
-            try:
-                read_until(
-                    follow.stdout, follow, lambda line: " pulling " in line and next(told) == 2 * rounds, 60
-                )
-            finally:
-                follow.kill()
-                follow.communicate()
+            wait_for_lines(daemon.log, " pulling ", 2 * rounds, 60)
         slow.go_on.set()
         assert {pull.result(30) for pull in pulls} == {image.id}
         after = parsed(fetch(port))
