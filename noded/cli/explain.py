@@ -121,7 +121,8 @@ def _print_peers(peers: Mapping[str, Any]) -> None:
     rows = []
     for name, peer in peers.items():
         for one in peer["differences"]:
-            rows.append((name, one["name"], _shown(one["noded"]), _shown(one["peer"]), one["why"]))
+            why = one.get("reason") or one["why"]
+            rows.append((name, one["name"], _shown(one["noded"]), _shown(one["peer"]), why))
     print_table(("PEER", "FIELD", "NODED", "PEER'S DEFAULT", "WHY"), rows)
     for name, peer in peers.items():
         print(f"{name} {peer['version']}, read on {peer['read_on']}: {peer['source']}")

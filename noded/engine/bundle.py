@@ -45,6 +45,7 @@ from noded.model.host import HostFacts
 from noded.model.image import Image
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode
+from noded.model.records import SandboxRecord
 from noded.model.views import ContainerState
 from noded.plugins import Hooks
 from noded.spec.cdi.names import requested_devices
@@ -65,6 +66,7 @@ from noded.spec.pod_features import log_mounts, pod_features
 from noded.spec.policy import spec_policy
 from noded.spec.process import parse_rlimits
 from noded.spec.seccomp.annotations import NotifyMode
+from noded.spec.sysctls import pod_sysctls
 from noded.spec.user import resolve_user
 
 log = structlog.get_logger(__name__)
@@ -258,6 +260,11 @@ class BundleSpec:
         profile = await self._profiles.of_handler(handler, seccomp) if seccomp else None
         base = await read_base_spec(handler, settings.base_spec) if settings.base_spec else None
         return spec_policy(self._config, settings, self._rlimits, default_seccomp=profile, base=base)
+
+    def pod_sysctls(self, pod: SandboxRecord) -> Mapping[str, str]:
+        """What was written in the namespaces of a pod when it was made, if nothing was reloaded since."""
+        of_handler = self._handlers.settings(pod.handler).default_sysctls
+        return pod_sysctls(self._config.default_sysctls, of_handler, pod.config)
 
     async def inject(
         self, container: Container, spec: Mapping[str, Any], devices: Sequence[str]

@@ -20,9 +20,9 @@ from noded.engine.registry import Registry
 from noded.engine.seccomp_profiles import SeccompProfiles
 from noded.errors import FailedPrecondition, NodedError
 from noded.images.library import Library
+from noded.model.extension import Edit
 from noded.model.image import Image
 from noded.model.paths import Layout
-from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
 from noded.spec.user import resolve_user
 
@@ -87,7 +87,13 @@ class Explain:
             "handler": container.sandbox.record.handler,
             "image": container.record.image_id,
         }
-        return document(subject, found, absent=absent, notes=[*not_granted, *notes])
+        return document(
+            subject,
+            found,
+            absent=absent,
+            notes=[*not_granted, *notes],
+            pod_sysctls=self._spec.pod_sysctls(container.sandbox.record),
+        )
 
     async def _case(
         self, container: Container, image: Image, actual: Mapping[str, Any], notes: list[str]
@@ -122,33 +128,25 @@ class Explain:
         self, container: Container, image: Image, spec: dict[str, Any], notes: list[str]
     ) -> list[tuple[Source, Mapping[str, Any]]]:
         """Who changed the spec after it was built, in order. What cannot be repeated today is noted."""
-        from noded.plugins.edits import apply_edits
+        from noded.engine.spec_stages import Changers, stages
         from noded.spec.explain.sources import Kind, Source
 
-        stages: list[tuple[Source, Mapping[str, Any]]] = []
         pod, config = container.sandbox.record.config, container.record.config
         inject = partial(self._spec.inject, container)
+
+        async def wanted_edits(before: Mapping[str, Any]) -> list[tuple[str, Edit]]:
+            return await self._spec.wanted_edits(before, container, image)
+
+        changers = Changers(inject, self._spec.cdi.file_of, self._spec.hook_directories, wanted_edits)
+        found = await stages(spec, pod, config, changers, notes)
         try:
-            named: list[str] = []
-            before: Mapping[str, Any] = spec
-            for device in requested_devices(config):
-                named.append(device)
-                after = await inject(spec, named)
-                stages.append((Source(Kind.CDI, device, self._spec.cdi.file_of(device)), after))
-                before = after
-            for path, after in await self._spec.hook_directories.steps(before, pod, config):
-                stages.append((Source(Kind.HOOKS, path), after))
-                before = after
-            edits = await self._spec.wanted_edits(before, container, image)
-            for count in range(1, len(edits) + 1):
-                distribution = edits[count - 1][0]
-                stages.append((Source(Kind.PLUGIN, distribution), apply_edits(before, edits[:count])))
-            last = dict(stages[-1][1]) if stages else spec
-            for plugin, after in await self._nri.replayed(container, last, inject):
-                stages.append((Source(Kind.NRI, plugin), after))
+            for plugin, after in await self._nri.replayed(
+                container, dict(found[-1][1]) if found else spec, inject
+            ):
+                found.append((Source(Kind.NRI, plugin), after))
         except NodedError as error:
-            notes.append(f"not all that changed the spec can be repeated today: {error}")
-        return stages
+            notes.append(f"what NRI plugins change cannot be shown: {error}")
+        return found
 
 
 async def _bundle(container: Container) -> dict[str, Any]:

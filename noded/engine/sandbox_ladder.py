@@ -35,6 +35,7 @@ from noded.spec.infra import infra_spec
 from noded.spec.inputs import InfraInputs, NamespacePaths, SpecPolicy
 from noded.spec.pod_features import PodFeatures, pod_features
 from noded.spec.selinux import Labels
+from noded.spec.sysctls import pod_sysctls
 from noded.store.sandboxes import SandboxRows
 
 log = structlog.get_logger(__name__)
@@ -164,7 +165,7 @@ class SandboxLadder:
         elif pins:
             await namespaces.pin_namespaces(pins, self.hostname(sandbox))
         of_handler = self._handlers.settings(sandbox.record.handler).default_sysctls
-        sysctls = {**self._config.default_sysctls, **of_handler, **config.sysctls}
+        sysctls = pod_sysctls(self._config.default_sysctls, of_handler, config)
         if sysctls:
             await trio.to_thread.run_sync(sysctl.apply, pins, sysctls)
 

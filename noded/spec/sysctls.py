@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from noded.errors import InvalidArgument
+from noded.model.pod import PodConfig
 
 _FIELD = "linux.sysctls"
 _IPC = frozenset(
@@ -37,6 +38,13 @@ def canonical(name: str) -> str:
     if dot == -1 or (slash != -1 and slash < dot):
         return name
     return name.translate(str.maketrans("./", "/."))
+
+
+def pod_sysctls(
+    of_node: Mapping[str, str], of_handler: Mapping[str, str], pod: PodConfig
+) -> Mapping[str, str]:
+    """What is written in a pod's namespaces: the node's defaults, its handler's, its own word."""
+    return {**of_node, **of_handler, **pod.sysctls}
 
 
 def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool, host_ipc: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from noded.spec.explain.explain import Explained
@@ -18,6 +18,7 @@ def document(
     *,
     absent: Iterable[str] = (),
     notes: Iterable[str] = (),
+    pod_sysctls: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Put an explanation into its JSON form.
 
@@ -25,6 +26,7 @@ def document(
         subject: what is explained: `container` and more, or `request`.
         absent: fields that today's configuration would add.
         notes: what the node could not grant, and what could not be looked at.
+        pod_sysctls: those of the pod, which are in no container's spec; None = not known.
     """
     return {
         "schema": SCHEMA_VERSION,
@@ -32,7 +34,7 @@ def document(
         "fields": [_field(one) for one in explained],
         "absent": list(absent),
         "notes": list(notes),
-        "peers": {name: differences(peer, explained) for name, peer in PEERS.items()},
+        "peers": {name: differences(name, explained, pod_sysctls) for name in PEERS},
     }
 
 

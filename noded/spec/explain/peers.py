@@ -5,13 +5,14 @@ Compared are fields that both sides decide by themselves; what a request decides
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from noded.spec.explain.explain import Explained
 from noded.spec.explain.fields import fields
 from noded.spec.explain.sources import Kind
+from noded.spec.seccomp import peers as calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Peer:
         version, source, read_on: which release the facts are of, where they stand, the date of reading.
         areas: starts of the names of fields that the facts are complete for.
         spec: the facts, as a spec with nothing else.
+        pod_sysctls: what it sets in the namespaces of each pod.
     """
 
     version: str
@@ -29,6 +31,7 @@ class Peer:
     read_on: str
     areas: tuple[str, ...]
     spec: Mapping[str, Any]
+    pod_sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
 _CAPABILITIES = (
@@ -52,47 +55,47 @@ _KERNEL_MOUNTS = (
     _mount("/sys", "sysfs", (*_SAFE, "ro")),
 )
 _MOUNT_AREAS = tuple(f"mounts[{mount['destination']}]" for mount in _KERNEL_MOUNTS)
-_PATHS = {
-    "maskedPaths": (
-        "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
-        "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-        "/sys/firmware",
-    ),
-    "readonlyPaths": ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),
-}  # fmt: skip
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NO_DEVICES = {"resources": {"devices": ({"allow": False, "access": "rwm"},)}}
+
+_AREAS = (
+    "process.capabilities",
+    "process.rlimits",
+    "process.env[PATH]",
+    # Both mask what the request lists: a client that lists nothing gets nothing masked.
+    "linux.maskedPaths",
+    "linux.readonlyPaths",
+    # Runtimes make the usual devices; sysctls are in the spec of the pod's own container.
+    "linux.devices",
+    "linux.resources.devices",
+    "linux.sysctl",
+    *_MOUNT_AREAS,
+)
+_SPEC = {
+    "process": {"capabilities": _SETS, "env": (_PATH,)},
+    "mounts": _KERNEL_MOUNTS,
+    "linux": _NO_DEVICES,
+}
 
 PEERS: Mapping[str, Peer] = {
     "containerd": Peer(
         version="2.x",
-        source="containerd/containerd pkg/oci/spec.go; its CRI plugin takes the rlimits out again",
+        source="containerd/containerd pkg/oci/spec.go as internal/cri/server/container_create.go changes it",
         read_on="2026-11-22",
-        areas=(
-            "process.capabilities",
-            "process.rlimits",
-            "linux.maskedPaths",
-            "linux.readonlyPaths",
-            "linux.resources.devices[deny all]",
-            *_MOUNT_AREAS,
-        ),
-        spec={
-            "process": {"capabilities": _SETS},
-            "mounts": _KERNEL_MOUNTS,
-            "linux": {**_PATHS, **_NO_DEVICES},
+        areas=_AREAS,
+        spec=_SPEC,
+        pod_sysctls={
+            "net.ipv4.ip_unprivileged_port_start": "0",
+            "net.ipv4.ping_group_range": "0 2147483647",
         },
     ),
     "cri-o": Peer(
         version="1.x",
-        source="crio.conf(5) default_capabilities and default_ulimits; "
+        source="crio.conf(5) default_capabilities, default_ulimits and default_sysctls; "
         "opencontainers/runtime-tools generate/generate.go",
         read_on="2026-11-22",
-        areas=(
-            "process.capabilities",
-            "process.rlimits",
-            "linux.resources.devices[deny all]",
-            *_MOUNT_AREAS,
-        ),
-        spec={"process": {"capabilities": _SETS}, "mounts": _KERNEL_MOUNTS, "linux": _NO_DEVICES},
+        areas=_AREAS,
+        spec=_SPEC,
     ),
 }
 
@@ -100,28 +103,59 @@ PEERS: Mapping[str, Peer] = {
 _THEIRS = (Kind.REQUEST, Kind.ANNOTATION, Kind.IMAGE)
 
 
-def differences(peer: Peer, explained: Iterable[Explained]) -> dict[str, Any]:
+# With these the seccomp profile is not the built-in one.
+_PROFILE_OF_OTHERS = (Kind.PROFILE, Kind.HANDLER, Kind.ANNOTATION)
+_CALLS = "linux.seccomp.syscalls"
+
+
+def differences(
+    name: str, explained: Collection[Explained], pod_sysctls: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What noded has and the peer has not, and the other way round, each with both values.
 
     A field that the peer has is told as missing also where the request took it away; `why` says by whom
-    noded's value was decided.
+    noded's value was decided, `reason` why the two differ.
+
+    Args:
+        pod_sysctls: of the container's pod, None = they are not compared.
     """
+    peer = PEERS[name]
     theirs = fields(peer.spec)
-    ours = {one.name: one for one in explained if one.name.startswith(peer.areas)}
+    ours = {one.name: one for one in explained if one.name.startswith(peer.areas) and one.value != []}
     found = [
-        {"name": name, "noded": one.value, "peer": theirs.get(name), "why": one.origin.kind.value}
-        for name, one in ours.items()
-        if one.origin.kind not in _THEIRS and theirs.get(name) != one.value
+        _difference(field_, one.value, theirs.get(field_), one.origin.kind.value)
+        for field_, one in ours.items()
+        if one.origin.kind not in _THEIRS and theirs.get(field_) != one.value
     ]
-    found += [
-        {"name": name, "noded": None, "peer": value, "why": ""}
-        for name, value in theirs.items()
-        if name not in ours
-    ]
+    found += [_difference(field_, None, value) for field_, value in theirs.items() if field_ not in ours]
+    if _has_own_profile(explained):
+        found += [
+            _difference(f"{_CALLS}[{call}]", own, other, Kind.DEFAULT.value, calls.REASONS[call])
+            for call, (own, other) in calls.differences(name).items()
+        ]
+    if pod_sysctls is not None:
+        keys = sorted({*pod_sysctls, *peer.pod_sysctls})
+        found += [
+            _difference(f"sysctls of the pod[{key}]", pod_sysctls.get(key), peer.pod_sysctls.get(key))
+            for key in keys
+            if pod_sysctls.get(key) != peer.pod_sysctls.get(key)
+        ]
     return {
         "version": peer.version,
         "source": peer.source,
         "read_on": peer.read_on,
-        "areas": list(peer.areas),
+        "areas": [*peer.areas, _CALLS, *(("sysctls of the pod",) if pod_sysctls is not None else ())],
         "differences": found,
     }
+
+
+def _difference(name: str, own: Any, other: Any, why: str = "", reason: str = "") -> dict[str, Any]:
+    found = {"name": name, "noded": own, "peer": other, "why": why}
+    return found | {"reason": reason} if reason else found
+
+
+def _has_own_profile(explained: Iterable[Explained]) -> bool:
+    """Whether the container has noded's built-in seccomp profile."""
+    calls = [one for one in explained if one.name.startswith(_CALLS)]
+    kinds = {source.kind for one in calls for source in (one.origin, *one.also)}
+    return bool(calls) and not kinds.intersection(_PROFILE_OF_OTHERS)

@@ -76,6 +76,94 @@ def test_a_mistake_is_one_clear_line(saved, capsys, container, arguments, messag
     assert error.count("\n") == 1
 
 
+def test_what_changes_a_spec_after_it_was_built_is_explained_too(saved, tmp_path, capsys):
+    write, config = saved
+    for name in ("cdi", "hooks", "volume"):
+        (tmp_path / name).mkdir()
+    device = {"name": "a", "containerEdits": {"env": ["NET=a"]}}
+    (tmp_path / "cdi/v.json").write_text(
+        json.dumps({"cdiVersion": "0.6.0", "kind": "vendor.example/net", "devices": [device]})
+    )
+    (tmp_path / "hooks/true.json").write_text(
+        json.dumps(
+            {
+                "version": "1.0.0",
+                "hook": {"path": "/bin/true"},
+                "when": {"always": True},
+                "stages": ["createRuntime"],
+            }
+        )
+    )
+    (tmp_path / "base.json").write_text(json.dumps({"process": {"env": ["SITE=north"]}}))
+    (tmp_path / "mounts.conf").write_text(f"{tmp_path}/volume:/run/secrets\n")
+    config.write_text(
+        f"""
+        cdi_spec_dirs = ["{tmp_path}/cdi"]
+        hooks_dirs = ["{tmp_path}/hooks"]
+        default_mounts_file = "{tmp_path}/mounts.conf"
+        default_sysctls = {{ "kernel.shmmni" = "77" }}
+        [runtimes.runc]
+        type = "runc"
+        base_spec = "{tmp_path}/base.json"
+        [workloads.management]
+        activation_annotation = "target.workload/management"
+        allowed_annotations = ["umask.*", "seccomp-*"]
+        resources = {{ cpushares = 77 }}
+        """
+    )
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "volume")
+    wanted = {
+        **CONTAINER,
+        "CDI_devices": [{"name": "vendor.example/net=a"}],
+        "mounts": [
+            {"container_path": "/data", "host_path": str(link)},
+            {"container_path": "/new", "host_path": f"{tmp_path}/absent"},
+        ],
+        "linux": {},
+    }
+    annotations = {
+        "target.workload/management": "",
+        "umask.noded.io": "027",
+        "seccomp-profile.noded.io/POD": "quay.io/profile:1",
+    }
+    container, pod = write(container=wanted, pod={**POD, "annotations": annotations})
+    found, fields = explained(capsys, "--request", container, "--pod", pod, "--config", str(config))
+
+    def origin(name):
+        return fields[name]["origin"]["kind"], fields[name]["origin"]["name"]
+
+    assert origin("process.env[NET]") == ("cdi", "vendor.example/net=a")
+    assert origin("hooks.createRuntime[0].path") == ("hooks", f"{tmp_path}/hooks/true.json")
+    assert origin("process.env[SITE]") == ("handler", "runtimes.runc.base_spec")
+    assert origin("mounts[/run/secrets].source") == ("config", "default_mounts_file")
+    assert origin("process.user.umask") == ("annotation", "umask.noded.io")
+    assert origin("linux.resources.cpu.shares") == ("annotation", "target.workload/management")
+    assert fields["mounts[/data].source"]["value"] == str(tmp_path / "volume")
+    notes = "\n".join(found["notes"])
+    for words in (
+        f"{tmp_path}/absent does not exist: noded would make the directory",
+        "seccomp profile quay.io/profile:1",
+        "NRI plugins",
+    ):
+        assert words in notes
+    assert not (tmp_path / "absent").exists()
+    different = {one["name"]: one for one in found["peers"]["containerd"]["differences"]}
+    assert different["sysctls of the pod[kernel.shmmni]"]["noded"] == "77"
+    assert different["sysctls of the pod[net.ipv4.ip_unprivileged_port_start]"]["peer"] == "0"
+
+
+def test_a_file_that_cannot_be_used_is_noted_and_the_rest_explained(saved, tmp_path, capsys):
+    write, config = saved
+    config.write_text(f'cdi_spec_dirs = ["{tmp_path}/none"]\nhooks_dirs = ["{tmp_path}/none"]\n')
+    wanted = {**CONTAINER, "CDI_devices": [{"name": "vendor.example/net=a"}], "linux": {}}
+    container, pod = write(container=wanted, pod=POD)
+    found, fields = explained(capsys, "--request", container, "--pod", pod, "--config", str(config))
+    assert "process.args[0]" in fields
+    [note] = [note for note in found["notes"] if "CDI" in note]
+    assert "vendor.example/net=a: no file describes it" in note
+
+
 def test_a_container_and_a_request_exclude_each_other(capsys):
     assert run(["explain"]) == 1
     assert "give either a container or --request FILE" in capsys.readouterr().err

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 
-from spec_cases import CASES
+import pytest
+from spec_cases import CASES, secured
 
 from noded.spec.explain.case import Case, build
 from noded.spec.explain.document import document
@@ -14,6 +15,8 @@ from noded.spec.explain.fields import fields
 from noded.spec.explain.peers import PEERS, differences
 from noded.spec.explain.sources import Kind, Source
 from noded.spec.explain.stages import after_stages, as_found
+from noded.spec.lsm import MASKED_PATHS, READONLY_PATHS
+from noded.spec.seccomp.peers import differences as seccomp_differences
 
 PLAIN = Case(CASES["plain"])
 SPEC = build(PLAIN)
@@ -60,18 +63,57 @@ def test_what_today_would_be_different_is_said_to_be_changed():
     assert absent == ["process.oomScoreAdj"]
 
 
-def test_peers_are_compared_where_noded_decides_and_never_where_the_request_does():
-    plain = differences(PEERS["containerd"], OWN)["differences"]
-    assert [one["name"] for one in plain] == ["linux.maskedPaths[/proc/interrupts]"]
-    asked = explained(Case(CASES["masked_and_readonly_paths"]))
-    names = {one["name"]: one for one in differences(PEERS["containerd"], asked)["differences"]}
-    assert names["linux.maskedPaths[/proc/keys]"] == {
-        "name": "linux.maskedPaths[/proc/keys]",
+def different(name, found, sysctls=None):
+    return {one["name"]: one for one in differences(name, found, sysctls)["differences"]}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_are_compared_where_noded_decides_and_never_where_the_request_does(name):
+    plain = different(name, OWN)
+    assert set(plain) == {f"linux.maskedPaths[{path}]" for path in MASKED_PATHS} | {
+        f"linux.readonlyPaths[{path}]" for path in READONLY_PATHS
+    }
+    assert all(one["peer"] is None and one["why"] == "default" for one in plain.values())
+    listed = secured(masked_paths=MASKED_PATHS[:2], readonly_paths=READONLY_PATHS[:2])
+    assert different(name, explained(Case(listed))) == {}  # as kubelet does in each request
+    dropped = different(name, explained(Case(CASES["caps_all_dropped"])))
+    assert dropped["process.capabilities.bounding[CAP_KILL]"] == {
+        "name": "process.capabilities.bounding[CAP_KILL]",
         "noded": None,
-        "peer": "/proc/keys",
+        "peer": "CAP_KILL",
         "why": "",
     }
-    assert all(one["peer"] is not None for one in names.values())
+
+
+def test_other_defaults_of_the_node_are_differences():
+    changed = explained(Case(CASES["image_without_path_or_directory"]))
+    assert not any(name.startswith("process.env") for name in different("cri-o", changed))
+    device = explained(Case(CASES["base_spec"]))
+    assert different("cri-o", device)["linux.devices[/dev/fuse].path"]["why"] == "handler"
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_the_built_in_seccomp_profile_is_compared_call_by_call_and_no_other(name):
+    own = different(name, explained(Case(CASES["seccomp_runtime_default"])))
+    calls = {key for key in own if key.startswith("linux.seccomp")}
+    assert calls == {f"linux.seccomp.syscalls[{call}]" for call in seccomp_differences(name)}
+    assert all(own[call]["reason"] for call in calls)
+    for case in ("plain", "seccomp_localhost_oci_form", "seccomp_runtime_default_of_the_policy"):
+        found = different(name, explained(Case(CASES[case])))
+        assert not any(key.startswith("linux.seccomp") for key in found)
+
+
+def test_the_sysctls_of_the_pod_are_compared_where_they_are_known():
+    port = "net.ipv4.ip_unprivileged_port_start"
+    found = different("containerd", OWN, {port: "1024", "kernel.shmmni": "77"})
+    assert found[f"sysctls of the pod[{port}]"] == {
+        "name": f"sysctls of the pod[{port}]",
+        "noded": "1024",
+        "peer": "0",
+        "why": "",
+    }
+    assert "sysctls of the pod[kernel.shmmni]" in different("cri-o", OWN, {"kernel.shmmni": "77"})
+    assert not any("sysctls" in name for name in different("containerd", OWN))
 
 
 def test_the_facts_about_peers_cover_the_areas_that_they_claim():
