@@ -1,7 +1,4 @@
-"""SIGKILL of noded at random moments, under load: live pods do not notice, and nothing is left.
-
-The full count is resumable: batches that ended clean are kept in build/crash-kills-SEED.json.
-"""
+"""SIGKILL of noded at random moments, under load: live pods do not notice, and nothing is left."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import json
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,21 +21,25 @@ pytestmark = pytest.mark.root
 BATCH = 50
 CLIENTS = 3
 CALL_SECONDS = 60.0
-BUILD = Path(__file__).resolve().parents[2] / "build"
 
 
-def test_live_pods_survive_kills_at_random_moments(world, seed, counts):
-    kills, live = counts(10, 1000), counts(6, 20)
-    progress = BUILD / f"crash-kills-{seed}.json"
-    resumable = kills > BATCH
-    done = json.loads(progress.read_text())["kills"] if resumable and progress.exists() else 0
-    print(f"seed {seed}: kills {done} to {kills}, {live} live pods")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A thousand kills under `make prove`, in parts of some minutes each; otherwise ten."""
+    full = os.environ.get("NODED_PROVE", "") not in ("", "0")
+    kills, size = (1000, 100) if full else (10, 10)
+    parts = [range(first, first + size) for first in range(0, kills, size)]
+    metafunc.parametrize("part", parts, ids=[f"{part.start}-{part.stop - 1}" for part in parts])
+
+
+def test_live_pods_survive_kills_at_random_moments(world, part, seed, counts):
+    live = counts(6, 20)
+    print(f"seed {seed}: kills {part.start} to {part.stop - 1}, {live} live pods")
     before = world.oracle.take()
     ids = start_live_pods(world, live)
     facts = facts_of(world, ids)
     alone, held = world.oracle.take(), stored_bytes(world)
-    while done < kills:
-        batch = range(done, min(done + BATCH, kills))
+    for first in range(part.start, part.stop, BATCH):
+        batch = range(first, min(first + BATCH, part.stop))
         under_load(world, lambda batch=batch: kill_often(world, batch, seed, ids, facts))
         world.settled()
         assert {pod.id for pod in world.cri.pods()} == ids
@@ -45,10 +47,6 @@ def test_live_pods_survive_kills_at_random_moments(world, seed, counts):
         world.assert_unchanged(alone)
         assert stored_bytes(world) == held
         assert sorted(addresses(world)) == sorted(world.cri.pod_ip(pod) for pod in ids)
-        done = batch.stop
-        if resumable:
-            progress.parent.mkdir(exist_ok=True)
-            progress.write_text(json.dumps({"kills": done, "live_pods": live}))
     for container in world.cri.containers():
         if container.state == world.cri.pb.CONTAINER_RUNNING:
             assert world.cri.exec(container.id, "echo", "alive").stdout == b"alive\n"
@@ -110,13 +108,19 @@ def addresses(world: World) -> list[str]:
 
 
 def kill_often(world: World, batch: range, seed: int, ids: set[str], facts: dict[str, Any]) -> None:
+    waited = started = looked = 0.0
     for number in batch:
         moment = random.Random(f"{seed} {number}").uniform(0.0, 0.8)
         threading.Event().wait(moment)  # not for something to happen: this is the random moment
+        killed = time.monotonic()
         world.daemon.kill()
         world.daemon.start()
+        ready = time.monotonic()
         # At once, while the daemon still looks at the node.
         assert facts_of(world, ids) == facts, f"after kill {number}"
+        waited, started, looked = waited + moment, started + ready - killed, looked + time.monotonic() - ready
+    figures = (f"{seconds / len(batch):.2f} s" for seconds in (waited, started, looked))
+    print("a round: {} until the kill, {} until noded is ready, {} for the facts".format(*figures))
 
 
 def under_load(world: World, work: Callable[[], None]) -> None:
