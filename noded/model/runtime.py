@@ -34,6 +34,7 @@ class RuntimeFeatures:
     seccomp_notify: bool = False  # hands the descriptor of a filter to `linux.seccomp.listenerPath`
     sockets_in_netns: bool = True  # False: a network stack of its own, which owns the pod's address
     virtual_machine: bool = False  # containers run in one of the pod's own
+    unknown_capabilities: tuple[str, ...] = ()  # CAP_ names that it refuses to be asked for
     usage_in_cgroup: bool = True  # False: a task's processes are not in its cgroup; `Sandbox.usage` tells
 
 

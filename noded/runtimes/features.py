@@ -54,6 +54,7 @@ def features_from_table(version: str, table: FeatureTable, quirks: OciQuirks) ->
         update=quirks.update,
         needs_infra=quirks.needs_infra,
         highest_oci_version=table.highest_oci_version,
+        unknown_capabilities=table.unknown_capabilities,
         sockets_in_netns=not quirks.own_network,
         usage_in_cgroup=quirks.host_processes,
     )

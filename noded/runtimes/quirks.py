@@ -18,6 +18,7 @@ class FeatureTable:
     idmap_mounts: tuple[int, ...] | None = None
     seccomp_notify: tuple[int, ...] | None = None
     highest_oci_version: str = "1.0.2"
+    unknown_capabilities: tuple[str, ...] = ()  # of no release; it refuses a spec that names one
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ def container_capabilities(
     available: frozenset[str],
     *,
     user_namespace: bool,
+    unknown: Iterable[str] = (),
 ) -> Capabilities:
     """The capabilities of a container.
 
@@ -76,6 +77,7 @@ def container_capabilities(
         available: the daemon's own bounding set, which nobody can exceed.
         user_namespace: inside one, the kernel gives the first process every capability over the
             namespace, whatever the daemon has.
+        unknown: CAP_ names that the runtime does not know, and would refuse.
 
     Order of rules, as both peers have it: add ALL, drop ALL, add names, drop names.
     """
@@ -93,22 +95,23 @@ def container_capabilities(
         if _ALL in drop:
             granted = set()
         granted = (granted | named) - (drop - {_ALL})
+    had = (granted & available).difference(unknown)
+    # A default that the node lacks is its policy; who wants all wants what the runtime knows.
+    asked = named if not security.privileged and _ALL not in add else set(_KNOWN)
     return Capabilities(
-        granted=_ordered(granted & available),
-        ambient=_ordered(granted & available if _ALL in ambient else granted & available & ambient),
-        warnings=_missing(
-            granted - available,
-            named if not security.privileged and _ALL not in add else set(_KNOWN),
+        granted=_ordered(had),
+        ambient=_ordered(had if _ALL in ambient else had & ambient),
+        warnings=(
+            *_missing("the daemon's own capability bounding set lacks", asked & (granted - available)),
+            *_missing("the runtime knows no", named & (granted & available).intersection(unknown)),
         ),
     )
 
 
-def _missing(missing: set[str], asked: set[str]) -> tuple[str, ...]:
-    """Tell of what was asked for and cannot be had; a default that the node lacks is its policy."""
-    names = ", ".join(_ordered(missing & asked))
-    if not names:
-        return ()
-    return (f"the daemon's own capability bounding set lacks {names}: the container goes without",)
+def _missing(who: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Tell of what was asked for and cannot be had."""
+    listed = ", ".join(_ordered(names))
+    return (f"{who} {listed}: the container goes without",) if listed else ()
 
 
 def _names(names: Iterable[str], which: str) -> set[str]:

@@ -34,6 +34,7 @@ def container_spec(inputs: ContainerInputs) -> Built:
         inputs.policy.default_capabilities,
         inputs.host.bounding_capabilities,
         user_namespace=userns,
+        unknown=inputs.features.unknown_capabilities,
     )
     process = container_process(inputs, capabilities)
     resources = linux_resources(inputs.container.resources, inputs.host, pids_limit=inputs.policy.pids_limit)

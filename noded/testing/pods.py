@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ class TestPod:
         stop_signal: cri.Signal = cri.Signal.SIGTERM,
         attempt: int = 0,
         seccomp_default: bool = False,
+        add_capabilities: Sequence[str] = (),
     ) -> TestContainer:
         """Create a container; one word as the command is a script for the shell."""
         words = ["/bin/sh", "-c", command[0]] if len(command) == 1 else list(command)
@@ -68,6 +70,7 @@ class TestPod:
                 resources=cri.LinuxContainerResources(memory_limit_in_bytes=memory_bytes),
                 security_context=cri.LinuxContainerSecurityContext(
                     namespace_options=cri.NamespaceOption(pid=pids),
+                    capabilities=cri.Capability(add_capabilities=list(add_capabilities)),
                     seccomp=cri.SecurityProfile(
                         profile_type=cri.SecurityProfileProfileType.RuntimeDefault
                         if seccomp_default

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from noded.api import (
+    FeatureTable,
     Finding,
     InvalidArgument,
     OciOptions,
@@ -34,6 +35,8 @@ RUNSC = OciQuirks(
     package="runsc",
     update=False,
     features_verb=False,
+    # Its kernel has nothing that they would be for, and releases that know their names are few.
+    features=FeatureTable(unknown_capabilities=("CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE")),
     # Processes live in the sentry: on the host there is one process for the whole pod.
     host_processes=False,
     internal_pid_file=True,

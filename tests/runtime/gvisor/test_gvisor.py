@@ -68,6 +68,14 @@ def test_the_kernel_inside_is_gvisors(node):
     pod.remove()
 
 
+def test_a_container_gets_all_capabilities_that_gvisor_knows(node):
+    pod = node.run_pod("runsc")
+    container = pod.run(SLEEP, add_capabilities=["ALL"])
+    shown = container.exec("busybox grep CapEff: /proc/1/status").stdout.split()[1]
+    assert int(shown, 16) >= 1 << 37  # CAP_AUDIT_READ, the highest that its releases have in common
+    pod.remove()
+
+
 def test_pods_of_two_handlers_live_side_by_side(node):
     pods = {handler: node.run_pod(handler) for handler in ("runsc", "runc", "crun")}
     kernels = {name: pod.run(SLEEP).exec("busybox uname -r").stdout for name, pod in pods.items()}

@@ -65,7 +65,10 @@ def test_a_relative_working_dir_of_the_client_is_refused():
 def capabilities(**security):
     available = security.pop("available", frozenset(KNOWN))
     userns = security.pop("userns", False)
-    return container_capabilities(ContainerSecurity(**security), DEFAULTS, available, user_namespace=userns)
+    unknown = security.pop("unknown", ())
+    return container_capabilities(
+        ContainerSecurity(**security), DEFAULTS, available, user_namespace=userns, unknown=unknown
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,18 @@ def test_a_capability_that_the_node_lacks_is_left_out_and_told():
     assert "CAP_CHOWN" not in asked.warnings[0]
     assert capabilities(available=limited).warnings == ()
     assert "CAP_CHOWN, CAP_SYS_RESOURCE" in capabilities(privileged=True, available=limited).warnings[0]
+
+
+def test_a_capability_that_the_runtime_refuses_is_left_out_and_told_when_it_was_named():
+    unknown = ("CAP_BPF", "CAP_PERFMON")
+    everything = capabilities(privileged=True, unknown=unknown)
+    assert everything.granted == tuple(name for name in KNOWN if name not in unknown)
+    assert everything.warnings == ()
+    named = capabilities(add_capabilities=("BPF", "SYS_TIME"), unknown=unknown, userns=True)
+    assert named.granted == (*DEFAULTS, "CAP_SYS_TIME")
+    assert named.warnings == ("the runtime knows no CAP_BPF: the container goes without",)
+    ambient = capabilities(add_ambient_capabilities=("BPF", "KILL"), unknown=unknown)
+    assert ambient.ambient == ("CAP_KILL",)
 
 
 def test_a_user_namespace_has_its_own_capabilities():
