@@ -52,6 +52,7 @@ from noded.runtimes.records import (
     runtime_state,
     write_record,
 )
+from noded.runtimes.restore_mounts import name_masked_directories
 from noded.runtimes.stand_in import start_by_stand_in
 from noded.runtimes.teardown import Teardown
 from noded.runtimes.usage import parse_usage
@@ -136,6 +137,9 @@ class OciSandbox:
         if task.restore_from is None:
             return await self._parts.conmon.create(task)
         await check_criu(self._parts.command.environment)
+        if name := self._parts.quirks.masked_directories:
+            source = self._parts.runtime_root / Path(name).name
+            await trio.to_thread.run_sync(name_masked_directories, task.ref.bundle, name, source)
         try:
             return await self._parts.conmon.create(task)
         except NodedError as error:

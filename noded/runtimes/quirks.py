@@ -46,6 +46,8 @@ class OciQuirks:
             sockets are not in its network namespace.
         hides_net_core: whether `start` of the sandbox takes a network namespace that has
             /proc/sys/net/core/rmem_default for the node's own. Since Linux 6.12 all of them have.
+        masked_directories: what its checkpoints call the directory that it mounts over masked ones,
+            when its `restore` does not find it by that name (`noded.runtimes.restore_mounts`).
         global_args: flags put before every command.
     """
 
@@ -62,6 +64,7 @@ class OciQuirks:
     infra_capabilities: tuple[str, ...] = ()
     own_network: bool = False
     hides_net_core: bool = False
+    masked_directories: str = ""
     global_args: tuple[str, ...] = ()
 
 

@@ -23,3 +23,13 @@ def need_criu() -> Path:
         last = (done.stderr.strip() or "no word").splitlines()[-1]
         pytest.skip(f"{program} DOES NOT WORK ON THIS KERNEL ({last}): name a newer one with NODED_TEST_CRIU")
     return Path(program).resolve().parent
+
+
+def need_crun_with_criu() -> None:
+    """Skip the test, loudly, when the crun in PATH is built without support for CRIU."""
+    program = shutil.which("crun")
+    if program is None:
+        pytest.skip("NO CRUN")
+    done = subprocess.run([program, "features"], capture_output=True, text=True, timeout=30, check=False)
+    if '"run.oci.crun.checkpoint.enabled": "true"' not in done.stdout:
+        pytest.skip(f"{program} IS BUILT WITHOUT CRIU: put another one first in PATH")

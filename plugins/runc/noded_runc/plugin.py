@@ -26,6 +26,7 @@ CRUN = OciQuirks(
     program="crun",
     package="crun",
     refuses_hybrid_cgroups=True,
+    masked_directories="/run/crun/.empty-directory",
     # Before 1.8.5 or so there is no `features` verb. Found with 1.8.1: recursive read-only mounts,
     # uidMappings of mounts and user namespaces work; ociVersion 1.2.0 is refused.
     features=FeatureTable(

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from tests.support import images
-from tests.support.criu import need_criu
+from tests.support.criu import need_criu, need_crun_with_criu
 from tests.support.daemon import NodedDaemon
 
 HOST = "registry.example"
@@ -38,9 +38,17 @@ def daemon(tmp_path, pushed):
 
 
 @pytest.fixture
-def counter(daemon, cri, busybox):
+def handler():
+    """Of the counter's pod; tests may override it."""
+    return "runc"
+
+
+@pytest.fixture
+def counter(daemon, cri, busybox, handler):
+    if handler == "crun":
+        need_crun_with_criu()
     config = daemon.pod_config(cri)
-    pod = cri.run_pod(config)
+    pod = cri.run_pod(config, handler)
     request = cri.container_config("counter", busybox, ["sh", "-c", COUNT], annotations={"a": "b"})
     container = cri.run_container(pod, request, config)
     wait_count(daemon, config, "counter", 5)
@@ -71,7 +79,10 @@ def wait_count(daemon, config, name, least, seconds=30.0):
     return found
 
 
-def test_a_counter_checkpointed_removed_and_restored_goes_on_counting(daemon, cri, counter, tmp_path):
+@pytest.mark.parametrize("handler", ["runc", "crun"])
+def test_a_counter_checkpointed_removed_and_restored_goes_on_counting(
+    daemon, cri, counter, handler, tmp_path
+):
     config, pod, _, container = counter
     archive = tmp_path / "checkpoint.tar"
     checkpoint(cri, container, archive)
@@ -80,7 +91,7 @@ def test_a_counter_checkpointed_removed_and_restored_goes_on_counting(daemon, cr
     saved = json.loads(member(archive, "config.dump"))
     assert saved["rootfsImage"] == f"{HOST}/e2e/busybox:1"
     assert saved["rootfsImageRef"] == cri.status(container).image_ref
-    assert (saved["id"], saved["name"], saved["runtime"]) == (container, "counter", "runc")
+    assert (saved["id"], saved["name"], saved["runtime"]) == (container, "counter", handler)
     assert json.loads(member(archive, "deleted.files")) == ["etc/group"]
     spec = json.loads(member(archive, "spec.dump"))
     assert json.loads(spec["annotations"]["io.kubernetes.cri-o.Annotations"]) == {"a": "b"}
