@@ -15,7 +15,8 @@ from noded.images.unpack.limits import UnpackLimits
 def run(parent: int, source: int, destination: int, report: int, limits: UnpackLimits) -> None:
     """Extract `source` into `destination`, write one JSON object to `report`. Never raises.
 
-    The object is an UnpackReport, or `{"fault": kind, "message", "entry", "errno"}`.
+    The object is an UnpackReport, or `{"fault": kind, "message", "entry", "errno"}`, with
+    `"after": true` when `entry` is the last one before what is at fault.
     """
     try:
         die_with_parent(parent)
@@ -24,7 +25,7 @@ def run(parent: int, source: int, destination: int, report: int, limits: UnpackL
         confine(destination, limits.memory_bytes)
         answer = Extractor(LayerStream(source, limits), limits).run()._asdict()
     except LayerFault as fault:
-        answer = _fault(fault.kind, fault.message, fault.entry, fault.number)
+        answer = {**_fault(fault.kind, fault.message, fault.entry, fault.number), "after": fault.after}
     except MemoryError:
         answer = _fault(MEMORY, f"it needs more than {limits.memory_bytes} bytes of memory")
     except OSError as error:

@@ -268,7 +268,9 @@ def _death(status: int, layer: str) -> str:
 
 def _error(answer: Mapping[str, Any], layer: str) -> NodedError:
     entry = answer["entry"]
-    where = f"layer {layer}, entry {entry!r}" if entry else f"layer {layer}"
+    relation = "after entry" if answer.get("after") else "entry"
+    # repr escapes what would break a line, or is not UTF-8.
+    where = f"layer {layer}, {relation} {entry!r}" if entry else f"layer {layer}"
     text = f"{where}: {answer['message']}"
     match answer["fault"]:
         case faults.CORRUPT:

@@ -76,15 +76,22 @@ class Extractor:
 
         Raises: LayerFault naming the entry.
         """
-        for entry in TarReader(self._stream, self._limits):
-            try:
-                self._apply(entry)
-            except LayerFault as fault:
-                fault.entry = fault.entry or entry.name
-                raise
-            except OSError as error:
-                raise system_fault(error, entry.name) from None
-        self._source.drain()
+        last = b""
+        try:
+            for entry in TarReader(self._stream, self._limits):
+                last = entry.name
+                try:
+                    self._apply(entry)
+                except LayerFault as fault:
+                    fault.entry = fault.entry or last
+                    raise
+                except OSError as error:
+                    raise system_fault(error, last) from None
+            self._source.drain()
+        except LayerFault as fault:
+            if not fault.entry:  # a header that is not good enough to have a name, or what follows the last
+                fault.entry, fault.after = last, True
+            raise
         self._tree.finish(self._metadata)
         return UnpackReport(
             diff_id=self._source.diff_id,

@@ -10,7 +10,11 @@ DEFECT = "defect"  # an exception that nobody foresaw
 
 
 class LayerFault(Exception):
-    """Extraction stopped. `entry` is the name of the tar entry at fault, b"" when there is none."""
+    """Extraction stopped.
+
+    `entry` is the name of the tar entry at fault; with `after`, of the last one before what is at fault,
+    b"" when there was none.
+    """
 
     def __init__(self, kind: str, message: str, *, entry: bytes = b"", number: int = 0) -> None:
         super().__init__(message)
@@ -18,6 +22,7 @@ class LayerFault(Exception):
         self.message = message
         self.entry = entry
         self.number = number
+        self.after = False
 
 
 def corrupt(message: str) -> LayerFault:

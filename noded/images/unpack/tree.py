@@ -162,6 +162,7 @@ class Tree:
             else:
                 os.rmdir(top)
                 self.inodes -= 1
+                self.directories.pop(top, None)  # its name may lead elsewhere from now on
                 for noted in (self.implied, self.opaque):
                     noted.pop(top, None)
                 doomed.pop()

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -15,6 +16,8 @@ import subprocess
 import tarfile
 import threading
 import time
+from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,20 @@ import zstandard
 from noded.errors import DataLoss, InvalidArgument, NodedError, ResourceExhausted
 from noded.images.unpack.client import Unpacker, ZygoteDied
 from noded.images.unpack.limits import UnpackLimits, UnpackReport
-from tests.support.layer_cases import TAR, directory, file, hardlink, member, scan, sha256, symlink, tar
+from noded.model.image import Image
+from tests.support.layer_cases import (
+    TAR,
+    directory,
+    file,
+    hardlink,
+    make_image,
+    member,
+    open_store,
+    scan,
+    sha256,
+    symlink,
+    tar,
+)
 
 pytestmark = pytest.mark.root
 
@@ -179,10 +195,27 @@ def test_the_accounted_disk_use_is_what_du_counts(tmp_path: Path) -> None:
     assert report.used_inodes == inodes
 
 
+def umoci(image: Image, blobs: Mapping[str, bytes], directory: Path) -> None:
+    """Have umoci unpack an image into DIRECTORY/bundle/rootfs."""
+    oci = directory / "oci"
+    (oci / "blobs" / "sha256").mkdir(parents=True)
+    for digest, data in blobs.items():
+        (oci / "blobs" / "sha256" / digest[7:]).write_bytes(data)
+    (oci / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    entry = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": image.manifest_digest,
+        "size": len(blobs[image.manifest_digest]),
+        "annotations": {"org.opencontainers.image.ref.name": "t"},
+    }
+    (oci / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    subprocess.run(
+        ["umoci", "unpack", "--image", f"{oci}:t", directory / "bundle"], check=True, capture_output=True
+    )
+
+
 @pytest.mark.skipif(shutil.which("umoci") is None, reason="umoci is not installed")
 def test_layers_applied_one_over_another_equal_the_rootfs_of_umoci(tmp_path: Path) -> None:
-    from tests.support.layer_cases import make_image, open_store
-
     tars = [
         tar(
             directory("./", mtime=9, mode=0o755),
@@ -212,21 +245,7 @@ def test_layers_applied_one_over_another_equal_the_rootfs_of_umoci(tmp_path: Pat
         tar(file("etc/b", b"b3", mode=0o4755, mtime=3), hardlink("etc/d", "etc/b", mode=0o4755, mtime=3)),
     ]
     image, blobs = make_image(tars, "localhost/t:1")
-    oci = tmp_path / "oci"
-    (oci / "blobs" / "sha256").mkdir(parents=True)
-    for digest, data in blobs.items():
-        (oci / "blobs" / "sha256" / digest[7:]).write_bytes(data)
-    (oci / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    entry = {
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "digest": image.manifest_digest,
-        "size": len(blobs[image.manifest_digest]),
-        "annotations": {"org.opencontainers.image.ref.name": "t"},
-    }
-    (oci / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    subprocess.run(
-        ["umoci", "unpack", "--image", f"{oci}:t", tmp_path / "bundle"], check=True, capture_output=True
-    )
+    umoci(image, blobs, tmp_path)
 
     async def main() -> None:
         async with open_store(tmp_path / "store") as store:
@@ -309,6 +328,28 @@ HOSTILE = {
         ],
         InvalidArgument,
     ),
+    "a 1 TiB sparse file with its map in the data": (
+        [
+            member(
+                "x", data=b"0\n".ljust(512, b"\0"), pax_headers={
+                    "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "big",
+                    "GNU.sparse.realsize": str(1 << 40),
+                },
+            )
+        ],
+        InvalidArgument,
+    ),
+    "a sparse map beyond the file": (
+        [
+            member(
+                "big", data=bytes(1024), pax_headers={
+                    "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "1048576,1024",
+                    "GNU.sparse.size": "4096", "GNU.sparse.numblocks": "1",
+                },
+            )
+        ],
+        DataLoss,
+    ),
     "a device behind a symlink": (
         [symlink("a", "OUTSIDE"), member("a/dev", tarfile.BLKTYPE, devmajor=8, devminor=0)],
         None,
@@ -321,32 +362,83 @@ HOSTILE = {
     ),
     "a name longer than a path": ([file("x/" * 2100 + "f", b"")], InvalidArgument),
     "a component longer than a name": ([file("y" * 300, b"")], NodedError),
+    "a newline before dotdot": ([file("new\nline/../../outside/secret", b"pwned")], InvalidArgument),
+    "dotdot in a name that is not UTF-8": ([file("\udcff\udcfe/../outside/secret", b"x")], InvalidArgument),
+    "a hard link whose target has a newline": ([hardlink("h\nard", "../out\nside/secret")], InvalidArgument),
+    "a hard link to an absolute path": ([hardlink("h", "OUTSIDE/secret")], InvalidArgument),
+    "a hard link to a directory": ([directory("d"), hardlink("h", "d")], InvalidArgument),
+    "a hard link to the root": ([hardlink("h", "/")], InvalidArgument),
+    "a symbolic link to nothing": ([symlink("s", "")], InvalidArgument),
+    "a file below a file": ([file("f", b"x"), file("f/secret", b"pwned")], InvalidArgument),
+    "a file in place of the root": ([file("./", b"pwned")], InvalidArgument),
+    "another name in an extension header": (
+        [file("innocent", b"pwned", pax_headers={"path": "../outside/secret"})], InvalidArgument,
+    ),
+    "a device number out of range": (
+        [member("dev", tarfile.CHRTYPE, devmajor=1 << 20, devminor=0)], InvalidArgument,
+    ),
+    "a type that no layer has": ([member("contiguous", b"7"), member("multi", b"M")], InvalidArgument),
+    "a device in place of a directory": (
+        [directory("d"), file("d/f", b"x"), member("d", tarfile.CHRTYPE, devmajor=1, devminor=3)], None,
+    ),
     "an absurd owner": ([file("f", b"", pax_headers={"uid": "4294967295"})], InvalidArgument),
 }  # fmt: skip
 
 
+def hostile(case: str, outside: str) -> tuple[bytes, type[NodedError] | None, str]:
+    """The layer, the error that it is refused with, and the entry that this names: the last one."""
+    members, expected = HOSTILE[case]
+    copies = []
+    for info, data in members:
+        info = copy(info)
+        info.linkname = info.linkname.replace("OUTSIDE", outside)
+        info.pax_headers = {key: value.replace("OUTSIDE", outside) for key, value in info.pax_headers.items()}
+        copies.append((info, data))
+    headers = copies[-1][0].pax_headers
+    name = headers.get("path") or headers.get("GNU.sparse.name") or copies[-1][0].name
+    return tar(*copies), expected, name
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_layer_changes_nothing_outside(tmp_path: Path, outside: Path, case: str) -> None:
-    members, expected = HOSTILE[case]
-    for info, _ in members:
-        info.linkname = info.linkname.replace("OUTSIDE", str(outside))
-        info.pax_headers = {
-            key: value.replace("OUTSIDE", str(outside)) for key, value in info.pax_headers.items()
-        }
+    data, expected, name = hostile(case, str(outside))
     before = scan(outside)
     if expected is None:
-        report = unpack(tar(*members), tmp_path / "out")
+        report = unpack(data, tmp_path / "out", diff_id=sha256(data))
         for path in (tmp_path / "out").rglob("*"):
             assert not any(
                 key.startswith(("trusted.", "user.overlay"))
                 for key in os.listxattr(path, follow_symlinks=False)
             )
-        assert report.entries == len(members)
+        assert report.entries == len(HOSTILE[case][0])
     else:
-        with pytest.raises(expected, match="entry "):
-            unpack(tar(*members), tmp_path / "out", UnpackLimits(max_bytes=1 << 38))
+        with pytest.raises(expected) as caught:
+            unpack(data, tmp_path / "out", UnpackLimits(max_bytes=1 << 38), diff_id=sha256(data))
+        message = str(caught.value)
+        assert message.startswith(f"layer {sha256(data)}, entry {name!r}: ")
+        assert message.isprintable(), "one line, whatever the names are"
     assert scan(outside) == before
     assert sorted(os.listdir(tmp_path)) == ["out", "out.blob", "outside"]
+
+
+# Of a whiteout in a directory that no layer has, the directory stays. `user.overlay.*` attributes mean
+# something to overlayfs in a user namespace: they are dropped here.
+OTHERWISE = ("a whiteout through a symlink", "an opaque marker through a symlink", "overlay attributes")
+
+
+@pytest.mark.skipif(shutil.which("umoci") is None, reason="umoci is not installed")
+@pytest.mark.parametrize(
+    "case", [case for case, (_, error) in HOSTILE.items() if error is None and case not in OTHERWISE]
+)
+def test_what_is_accepted_of_a_hostile_layer_equals_the_rootfs_of_umoci(tmp_path: Path, case: str) -> None:
+    data, _, _ = hostile(case, "/outside-of-it")
+    report = unpack(data, tmp_path / "out")
+    umoci(*make_image([data], "localhost/t:1"), tmp_path)
+    ours, reference = scan(tmp_path / "out"), scan(tmp_path / "bundle/rootfs")
+    for tree in (ours, reference):
+        for path in map(os.fsencode, report.implied):  # no entry tells their times
+            tree[path or b"."] = (*tree[path or b"."][:4], 0, *tree[path or b"."][5:])
+    assert ours == reference
 
 
 def test_an_absolute_name_lands_inside(tmp_path: Path, outside: Path) -> None:
@@ -359,8 +451,16 @@ def test_an_absolute_name_lands_inside(tmp_path: Path, outside: Path) -> None:
 
 def test_an_entry_bomb_is_refused(tmp_path: Path) -> None:
     data = tar(*(file(f"f{n}") for n in range(300)), form=tarfile.USTAR_FORMAT)
-    with pytest.raises(InvalidArgument, match="more than 200 entries"):
-        unpack(gzip.compress(data), tmp_path / "out", UnpackLimits(max_entries=200))
+    words = f"layer {sha256(data)}, after entry 'f199': it has more than 200 entries"
+    with pytest.raises(InvalidArgument, match=words):
+        unpack(gzip.compress(data), tmp_path / "out", UnpackLimits(max_entries=200), sha256(data))
+
+
+def test_what_follows_the_last_entry_is_bounded_too(tmp_path: Path) -> None:
+    data = tar(file("last")) + bytes(4 << 20)
+    words = f"layer {sha256(data)}, after entry 'last': it is longer than {2 << 20} bytes"
+    with pytest.raises(InvalidArgument, match=words):
+        unpack(gzip.compress(data), tmp_path / "out", UnpackLimits(max_bytes=2 << 20), sha256(data))
 
 
 @pytest.mark.parametrize(
@@ -384,6 +484,39 @@ def test_a_truncated_layer_names_the_entry(tmp_path: Path) -> None:
     data = tar(file("first", b"1"), file("dir/second", b"2" * 5000))
     with pytest.raises(DataLoss, match=r"layer sha256:f+, entry 'dir/second': the archive ends early"):
         unpack(data[:3000], tmp_path / "out", diff_id="sha256:" + "f" * 64)
+
+
+@pytest.mark.parametrize("compression", ["plain", "gzip", "zstd"])
+def test_a_layer_that_ends_anywhere_names_the_entry_that_it_reached(
+    tmp_path: Path, rng: random.Random, counts: Callable[[int, int], int], compression: str
+) -> None:
+    names = [f"dir/{number}" for number in range(40)]
+    # Noise in all sizes, so that compressed blobs end in headers, names, data and padding alike.
+    data = tar(directory("dir"), *(file(name, rng.randbytes(rng.randrange(3000))) for name in names))
+    blob = {"plain": data, "gzip": gzip.compress(data), "zstd": zstandard.compress(data)}[compression]
+    padding = len(data.rstrip(b"\0"))  # from here on nothing is missing but zeros
+    (tmp_path / "blob").write_bytes(blob)
+    seen = set()
+
+    async def main() -> None:
+        async with Unpacker(1) as unpacker:
+            for number in range(counts(15, 300)):
+                length = rng.randrange(1, padding if compression == "plain" else len(blob))
+                os.truncate(tmp_path / "blob", 0)
+                (tmp_path / "blob").write_bytes(blob[:length])
+                (tmp_path / str(number)).mkdir()
+                with (tmp_path / "blob").open("rb") as source, pytest.raises(DataLoss) as caught:
+                    await unpacker.unpack(
+                        source.fileno(), tmp_path / str(number), TAR, sha256(data), UnpackLimits()
+                    )
+                shutil.rmtree(tmp_path / str(number))
+                place = str(caught.value).removeprefix(f"layer {sha256(data)}").partition(": ")[0]
+                seen.add(place)
+                # The first block of zstd is the smallest piece that comes out: before it, the digest tells.
+                assert re.fullmatch(r"|, (after )?entry 'dir/\d*'| is damaged", place), caught.value
+
+    trio.run(main)
+    assert len(seen) > (5 if compression != "zstd" else 0)
 
 
 def test_a_wrong_diff_id_is_data_loss(tmp_path: Path) -> None:
@@ -432,6 +565,19 @@ def test_parents_behind_dangling_links_are_made_where_the_link_points(tmp_path: 
     assert (tmp_path / "out/usr/lib/x/f").read_bytes() == b"x"
     assert stat.S_IMODE((tmp_path / "out/usr/lib/x").stat().st_mode) == 0o711
     assert set(report.implied) == {"", "usr", "usr/lib"}
+
+
+def test_the_metadata_of_a_directory_that_was_replaced_goes_nowhere(tmp_path: Path) -> None:
+    """`a/b` names another directory once `a` is a link."""
+    unpack(
+        tar(
+            directory("c"), directory("c/b", mode=0o755, uid=1), directory("a"),
+            directory("a/b", mode=0o700, uid=2), symlink("a", "c"),
+        ),
+        tmp_path / "out",
+    )  # fmt: skip
+    found = (tmp_path / "out/c/b").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o755, 1)
 
 
 def test_later_entries_replace_earlier_ones(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,12 @@ import trio
 from fault_proxy import FaultProxy
 from pull_node import BASE, IMAGE, TOP, Node, check, check_tree, tree
 
-from noded.errors import DataLoss, NotFound, PermissionDenied, RegistryUnavailable
+from noded.errors import DataLoss, InvalidArgument, NotFound, PermissionDenied, RegistryUnavailable
 from noded.images.library import Library
 from noded.images.pull import Puller
 from noded.images.repair import Repairer
 from noded.model.image import Credential
-from tests.support.images import artifact, build, index
+from tests.support.images import Entry, artifact, build, index, tar
 from tests.support.registry import PASSWORD, USER, Registry
 
 pytestmark = [
@@ -165,6 +166,24 @@ def test_a_damaged_layer_is_told_and_leaves_nothing(node: Node, tmp_path: Path, 
             assert library.list() == ()
 
         node.run(work)
+    assert node.is_empty()
+
+
+def test_a_hostile_layer_is_told_in_one_line_and_leaves_nothing(node: Node, registry: Registry) -> None:
+    bad = build([BASE, tar([Entry("good", b""), Entry("new\nline/../../../etc/passwd", b"pwned")])])
+    name = registry.push(bad, "hostile/a", "v1")
+    diff_id = json.loads(bad.config)["rootfs"]["diff_ids"][1]
+
+    async def work(puller: Puller, library: Library) -> None:
+        with pytest.raises(InvalidArgument) as caught:
+            await puller.pull(name)
+        assert str(caught.value) == (
+            f"cannot pull {name}: layer {diff_id}, entry 'new\\nline/../../../etc/passwd': "
+            'its path has a ".." component'
+        )
+        assert library.list() == ()
+
+    node.run(work)
     assert node.is_empty()
 
 
