@@ -10,7 +10,7 @@ Python 3.6 must be able to read this file, to say that it is too old.
 import os
 import sys
 
-HERE = "/usr/lib/noded"
+HERE = os.path.dirname(os.path.abspath(__file__))  # /usr/lib/noded, or what a removal kept of it
 LOCAL = "/usr/local/lib/noded"
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IBS
-"""purge: stop all pods and remove everything that noded keeps on this node.
+"""purge [--config FILE]: stop all pods and remove everything that noded keeps on this node.
 
 Stop noded and, better, kubelet first. Pods are stopped and removed by a noded that runs only for
 this and listens where no kubelet calls, so networks are torn down as always. What even that leaves
@@ -8,6 +8,7 @@ is killed and unmounted. Images, containers and the database are deleted. Config
 Exit status: 0 when nothing is left, 1 otherwise, with a line for each thing on standard error.
 """
 
+import argparse
 import asyncio
 import fcntl
 import os
@@ -18,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, "/usr/lib/noded")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import noded_start
 
 noded_start.prepare()
@@ -33,8 +34,8 @@ from noded.model.paths import Layout  # noqa: E402
 from noded.proto.noded.admin import v1 as admin  # noqa: E402
 from noded.proto.runtime import v1 as cri  # noqa: E402
 
-# Plugins whose packages were removed before noded's, with what their pods still need.
-REMOVED_PLUGINS = "/run/noded/removed-plugins"
+# Plugins whose packages were removed before noded's: pods may still need them.
+REMOVED_PLUGINS = "/var/lib/noded/removed/plugins"
 STOP_SECONDS = 30.0
 POD_SECONDS = 120.0
 
@@ -53,8 +54,10 @@ class Report:
 def main() -> int:
     if os.geteuid() != 0:
         sys.exit("noded: purge: run as root")
+    parser = argparse.ArgumentParser(prog="purge", description="Remove every pod, and all that noded keeps.")
+    parser.add_argument("--config", type=Path, default=settings.DEFAULT_PATH, metavar="FILE")
     report = Report()
-    config = configuration(report)
+    config = configuration(parser.parse_args().config, report)
     layout = Layout(config.root, config.state)
     if in_use(layout):
         sys.exit("noded: purge: noded is running: stop it first (systemctl stop noded.socket noded.service)")
@@ -70,10 +73,10 @@ def main() -> int:
     return 1 if report.failed else 0
 
 
-def configuration(report: Report) -> Config:
+def configuration(path: Path, report: Report) -> Config:
     """The configuration in effect; where it is broken, the directories that noded has by default."""
     try:
-        return settings.load()
+        return settings.load(path)
     except NodedError as error:
         report(f"{error}; the default directories are purged")
         return Config()
@@ -213,7 +216,7 @@ def remove(layout: Layout, ids: set[str], report: Report) -> None:
             report(f"{layout.root} does not look like a root directory of noded: it stays")
     else:
         delete(layout.root, report)
-    for name in ("pods", "containers", "exits", "runtimes", "removed-plugins"):
+    for name in ("pods", "containers", "exits", "runtimes"):
         delete(layout.state / name, report)
     (layout.state / "noded.sock").unlink(missing_ok=True)
     try:

@@ -27,6 +27,7 @@ PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
 # One release for each Python that noded is packaged for.
 PYTHONS = {"bookworm": "3.11", "noble": "3.12", "trixie": "3.13", "resolute": "3.14"}
 NAMES = ("noded", "noded-plugin-runc", "noded-plugin-gvisor", "noded-plugin-kata")
+DEPENDENCIES = ("runc", "crun", "conmon", "catatonit", "containernetworking-plugins", "iptables", "nftables")
 READY_SECONDS = 60
 
 
@@ -239,6 +240,12 @@ def assert_nothing_is_left(node: Node) -> None:
     assert cgroups == []
 
 
+def leases(node: Node) -> list[str]:
+    """Addresses that CNI's host-local has given out: gone when the plugins were told of each pod's end."""
+    found = node.root.path("/var/lib/cni/networks/packaged").glob("*.*.*.*")
+    return [path.name for path in found if not path.name.startswith("last")]
+
+
 def test_pods_survive_an_upgrade_and_are_stopped_by_a_purge(node, built):
     pid = node.run_pod(load_image(node))
     node.root.run("dpkg", "--install", *node.root.give(built("deb")))
@@ -252,8 +259,7 @@ def test_pods_survive_an_upgrade_and_are_stopped_by_a_purge(node, built):
     assert "noded: purge:" not in said
     assert not exists(pid)
     assert_nothing_is_left(node)
-    leases = [path.name for path in node.root.path("/var/lib/cni/networks/packaged").glob("*.*.*.*")]
-    assert [name for name in leases if not name.startswith("last")] == [], "CNI plugins were told"
+    assert leases(node) == []
 
 
 def test_pods_survive_a_removal_and_are_taken_over_by_a_new_installation(node, built):
@@ -272,12 +278,79 @@ def test_pods_survive_a_removal_and_are_taken_over_by_a_new_installation(node, b
     assert_nothing_is_left(node)
 
 
-def test_a_purge_after_a_removal_ends_pods_without_noded(node):
+@pytest.mark.parametrize("options", [[], ["--auto-remove"]], ids=["purge", "auto-remove"])
+def test_apt_purges_in_order_though_it_removes_first(node, options):
+    """apt has dpkg remove all packages, dependencies too, before any of them is purged."""
+    pid = node.run_pod(load_image(node))
+    assert leases(node)
+    node.stop()
+    node.root.run("apt-mark", "auto", *DEPENDENCIES)
+    said = node.root.run("apt-get", "-q", "-y", "purge", *options, *NAMES)
+    assert "noded: " not in said
+    assert not exists(pid)
+    assert leases(node) == []
+    assert_nothing_is_left(node)
+    assert not options or not node.root.path("/usr/lib/cni").exists(), "what noded needed is gone as well"
+
+
+@pytest.mark.parametrize(
+    "remove", [["dpkg", "--remove"], ["apt-get", "-q", "-y", "remove"]], ids=["dpkg", "apt"]
+)
+def test_a_purge_after_a_removal_tears_pods_down_in_order(node, remove):
+    pid = node.run_pod(load_image(node))
+    node.stop()
+    said = node.root.run(*remove, *NAMES)
+    assert "noded: pods go on running" in said
+    assert not node.root.path("/usr/lib/noded").exists()
+    assert exists(pid)
+    assert leases(node)
+    said = node.root.run("dpkg", "--purge", *NAMES)
+    assert "noded: " not in said
+    assert not exists(pid)
+    assert leases(node) == []
+    assert_nothing_is_left(node)
+
+
+def test_a_purge_after_a_removal_finds_the_directories_of_the_configuration(node):
+    """dpkg removes the configuration before it purges."""
+    node.stop()
+    elsewhere = 'root = "/srv/noded-root"\nstate = "/run/noded-state"\n'
+    node.root.path("/etc/noded/conf.d/elsewhere.toml").write_text(elsewhere)
+    node.start()
+    node.stop()
+    node.root.run("dpkg", "--remove", *NAMES)
+    assert node.root.path("/srv/noded-root/noded.db").exists()
+    said = node.root.run("dpkg", "--purge", *NAMES)
+    assert "noded: " not in said
+    assert not node.root.path("/srv/noded-root").exists()
+    assert not node.root.path("/run/noded-state").exists()
+    assert_nothing_is_left(node)
+
+
+def test_a_removal_without_pods_keeps_no_code_and_a_new_installation_none_either(node, built):
+    kept = node.root.path("/var/lib/noded/removed")
+    node.stop()
+    node.root.run("dpkg", "--remove", *NAMES)
+    assert list(kept.rglob("*.py")) == []
+    node.root.run("dpkg", "--install", *node.root.give(built("deb")))
+    node.start()
+    node.run_pod(load_image(node))
+    node.stop()
+    node.root.run("dpkg", "--remove", *NAMES)
+    assert {path.name for path in (kept / "plugins").iterdir()} >= {"noded_runc", "noded_kata"}
+    modules = kept / "noded" / "common" / "noded" / "__init__.py"
+    assert modules.exists()
+    node.root.run("dpkg", "--install", *node.root.give(built("deb")))
+    assert list(kept.rglob("*.py")) == []
+
+
+def test_a_purge_without_python_ends_pods_all_the_same(node):
     pid = node.run_pod(load_image(node))
     node.stop()
     node.root.run("dpkg", "--remove", *NAMES)
-    assert exists(pid)
-    node.root.run("dpkg", "--purge", *NAMES)
+    (node.root.directory / "usr/bin/python3").rename(node.root.directory / "usr/bin/python3.away")
+    said = node.root.run("dpkg", "--purge", *NAMES)
+    assert "noded: the rest is removed without noded" in said
     assert not exists(pid)
     assert_nothing_is_left(node)
 
