@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from noded import settings
-from noded.cli.config_import import CRIO, toml, translate
+from noded.cli.config_import import containerd, crio, toml, translate
+from noded.cli.config_import.translation import duration_seconds
 from noded.cli.main import run
+from noded.config import Config
 from noded.errors import InvalidArgument
 
+TABLES = [crio.CRIO, containerd.CRI, containerd.CONTAINERD, containerd.NRI]
 CRIO_CONF = """
 [crio]
 root = "/var/lib/containers/storage"
@@ -64,6 +70,7 @@ enable_metrics = true
 metrics_port = 9537
 [crio.nri]
 enable_nri = true
+nri_plugin_request_timeout = "2s500ms"
 """
 
 CONTAINERD_V2 = """
@@ -165,7 +172,10 @@ def test_a_whole_crio_conf_becomes_a_configuration():
     told = verdicts(found)
     assert told["crio.root"] == "differs"
     assert told["crio.runtime.hooks_dir"] == "maps"
-    assert told["crio.nri.enable_nri"] == "none"
+    assert told["crio.nri.enable_nri"] == "maps"
+    assert config.nri.enable
+    assert config.nri.request_timeout_seconds == 2.5
+    assert config.default_ulimits == {"nofile": "1024:2048"}
     assert told["crio.runtime.conmon_cgroup"] == "none", "system.slice is no absolute path"
     assert told["crio.runtime.cgroup_manager"] == "maps"
 
@@ -213,9 +223,51 @@ def test_later_files_win_and_a_default_without_a_handler_is_told():
     assert verdicts(found)["default_runtime"] == "none"
 
 
-def test_every_rule_that_maps_names_a_key_that_there_is():
-    for key, (path, verdict, _, _) in CRIO.items():
-        assert bool(path) or verdict != "maps", key
+@pytest.mark.parametrize("rules", TABLES, ids=["crio", "cri", "containerd", "nri"])
+def test_every_rule_names_a_key_that_there_is(rules):
+    for key, rule in rules.items():
+        assert rule.path or rule.verdict != "maps", key
+        place = Config()
+        for name in rule.path.split(".") if rule.path else ():
+            assert hasattr(place, name), f"{key}: {rule.path}"
+            place = getattr(place, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("4h0m0s", 14400), ("0", 0), ("1.5s", 1.5), ("100ms", 0.1), ("1h30m", 5400)]
+)
+def test_durations_of_go_are_seconds(text, seconds):
+    assert duration_seconds(text) == pytest.approx(seconds)
+
+
+@given(st.text(max_size=8))
+def test_a_duration_is_understood_or_refused(text):
+    with suppress(ValueError):
+        assert duration_seconds(text) >= 0
+
+
+def test_the_nri_of_containerd_and_keys_of_its_handlers_are_translated():
+    found, config = imported(
+        """
+        version = 3
+        [plugins."io.containerd.nri.v1.nri"]
+        disable = true
+        plugin_path = "/opt/mine"
+        plugin_registration_timeout = "soon"
+        [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+        runtime_type = "io.containerd.runc.v2"
+        privileged_without_host_devices = true
+        cni_conf_dir = "/etc/cni/other.d"
+        sandboxer = "podsandbox"
+        """
+    )
+    assert (config.nri.enable, str(config.nri.plugin_path)) == (False, "/opt/mine")
+    handler = next(each for each in config.runtimes if each.name == "runc")
+    assert (handler.privileged_without_host_devices, handler.cni_conf_dir) == (True, "/etc/cni/other.d")
+    told = {row.key: (row.verdict, row.note) for row in found.rows}
+    late = "plugins.io.containerd.nri.v1.nri.plugin_registration_timeout"
+    assert told[late] == ("none", "a value that noded has not")
+    assert told["plugins.io.containerd.cri.v1.runtime.containerd.runtimes.runc.sandboxer"][0] == "none"
 
 
 def test_other_files_are_refused():
