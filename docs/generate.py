@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write the generated pages of this directory: configuration.md and parity.md.
+"""Write the generated pages of this directory: configuration.md, json.md and parity.md.
 
 Usage: docs/generate.py [OUTPUT_DIRECTORY]
 
-configuration.md comes from the comments of `noded.config` and of the plugins, parity.md from
-tests/docs/parity.tsv. Tests compare the pages with what this writes.
+configuration.md comes from the comments of `noded.config` and of the plugins, json.md from those of
+`noded.cli.documents`, parity.md from tests/docs/parity.tsv. Tests compare the pages with what this writes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import sys
+import typing
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,8 @@ from noded_gvisor.plugin import RunscOptions
 from noded_kata.plugin import KataOptions, ShimTypeOptions
 
 from noded.api import OciOptions
+from noded.cli.documents import schema
+from noded.cli.schema import documents
 from noded.config import Config, HandlerConfig, WorkloadConfig, WorkloadResources
 from noded.settings import RELOADABLE, documentation
 
@@ -139,6 +142,67 @@ def configuration() -> str:
     return "\n".join(lines) + "\n"
 
 
+def json() -> str:
+    """Return json.md."""
+    lines = [
+        "# JSON of commands",
+        "",
+        "Written by `docs/generate.py` from `noded/cli/documents`, which the commands are checked against;",
+        "tests hold what each prints to it.",
+        "",
+        "`--json` has a command print one document; `inspect` and `images inspect` print nothing else, and",
+        "`events`, `logs` and `stats --watch` print one a line. `noded schema COMMAND` prints the same as",
+        "JSON Schema (2020-12), `noded schema` lists the commands. Keys may be added: readers skip those that",
+        "they do not know. None changes its meaning or goes away. An error is a line on standard error and an",
+        "exit status other than 0, with or without `--json`.",
+        "",
+        "Not here: `serve`, `exec`, `run`, `demo`, `plugins check` and `config default`, which print what is",
+        "not theirs, or text for people.",
+    ]
+    placed: set[str] = set()
+    for command, (name, about) in documents().items():
+        document = schema.find(name)
+        lines += ["", f"## noded {command}", "", f"{about}: {_kind(document)}."]
+        for object_name, cls in schema.objects(document).items():
+            if object_name in placed:
+                continue
+            placed.add(object_name)
+            said = schema.meanings(cls)
+            lines += ["", f"### {object_name}", "", schema.about(cls), "", "| key | type | meaning |"]
+            lines += ["|---|---|---|"]
+            lines += [
+                f"| `{key}` | {_cell(_kind(kind))} | {_cell(said[key])} |"
+                for key, kind in schema.keys(cls).items()
+            ]
+    return "\n".join(lines) + "\n"
+
+
+_WORDS: dict[Any, str] = {
+    str: "string", bool: "true or false", int: "integer", float: "number",
+    type(None): "null", Any: "any value",
+}  # fmt: skip
+
+
+def _kind(kind: Any) -> str:
+    """A type in words, with links to the objects in it."""
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if typing.is_typeddict(kind):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    arguments = typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    if origin is list:
+        return f"list of {_kind(arguments[0])}"
+    if origin is dict:
+        values = "" if arguments[1] is Any else f", of {_kind(arguments[1])}"
+        return f"object{values}"
+    if origin is typing.Literal:
+        return ", ".join(f"`{each}`" for each in arguments)
+    if origin is typing.NotRequired:
+        return f"{_kind(arguments[0])}, may be missing"
+    return " or ".join(_kind(each) for each in arguments)
+
+
 def _table(cls: type[Any], instance: Any, skip: Iterable[str] = ()) -> list[str]:
     documented = documentation(cls)
     rows = []
@@ -172,7 +236,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"configuration.md": configuration, "parity.md": parity}
+PAGES = {"configuration.md": configuration, "json.md": json, "parity.md": parity}
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def worst(results: Iterable[Result]) -> Verdict:
 
 
 def document(results: Iterable[Result], version: str) -> dict[str, Any]:
-    """The report as `noded check --json` prints it; docs/check.md describes the keys."""
+    """The report as `noded check --json` prints it; docs/json.md describes the keys."""
     listed = list(results)
     return {
         "schema": SCHEMA,

@@ -6,6 +6,7 @@ import argparse
 import time
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.node import Debts, Forgiven
 from noded.cli.quantities import age
 from noded.cli.table import print_json, print_table
 from noded.proto.noded.admin import v1 as admin
@@ -15,19 +16,18 @@ def list_debts(arguments: argparse.Namespace) -> int:
     """Print what is owed, oldest first."""
     debts = wait_for(_list(arguments)).debts
     if arguments.json:
-        print_json(
-            [
-                {
-                    "id": debt.id,
-                    "kind": debt.kind,
-                    "subject": debt.subject,
-                    "since_ns": debt.since_ns,
-                    "tries": debt.tries,
-                    "last_error": debt.last_error,
-                }
-                for debt in debts
-            ]
-        )
+        listed: Debts = [
+            {
+                "id": debt.id,
+                "kind": debt.kind,
+                "subject": debt.subject,
+                "since_ns": debt.since_ns,
+                "tries": debt.tries,
+                "last_error": debt.last_error,
+            }
+            for debt in debts
+        ]
+        print_json(listed)
         return 0
     now_ns = time.time_ns()
     print_table(
@@ -49,7 +49,11 @@ async def _list(arguments: argparse.Namespace) -> admin.ListDebtsResponse:
 def forgive(arguments: argparse.Namespace) -> int:
     """Make the daemon give up one teardown."""
     wait_for(_forgive(arguments))
-    print(f"forgiven: {arguments.id}; what it would have removed is still on this node")
+    if arguments.json:
+        forgiven: Forgiven = {"id": arguments.id}
+        print_json(forgiven)
+    else:
+        print(f"forgiven: {arguments.id}; what it would have removed is still on this node")
     return 0
 
 

@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from datetime import datetime
-from typing import Any
 
 from noded.cli.client import Daemon, wait_for
+from noded.cli.documents.pods import Event
 from noded.cli.quantities import short_id
 from noded.cli.table import printable
 from noded.proto.runtime import v1 as cri
@@ -31,7 +31,7 @@ async def _follow(arguments: argparse.Namespace, *, as_json: bool) -> None:
             print(json.dumps(said) if as_json else _line(said), flush=True)
 
 
-def describe(event: cri.ContainerEventResponse) -> dict[str, Any]:
+def describe(event: cri.ContainerEventResponse) -> Event:
     """One event as it is printed. Pure."""
     pod = event.pod_sandbox_status
     metadata = pod.metadata if pod else None
@@ -50,11 +50,11 @@ def describe(event: cri.ContainerEventResponse) -> dict[str, Any]:
     }
 
 
-def _is_of(said: dict[str, Any], pod: str) -> bool:
+def _is_of(said: Event, pod: str) -> bool:
     return bool(said["pod_id"].startswith(pod)) or pod in (said["pod"], said["pod"].rpartition("/")[2])
 
 
-def _line(said: dict[str, Any]) -> str:
+def _line(said: Event) -> str:
     at = datetime.fromtimestamp(said["at_ns"] / 1e9).strftime("%H:%M:%S.%f")[:-3]
     code = "" if said["exit_code"] is None else f" exit code {said['exit_code']}"
     name = printable(said["container"] or "(pod)")

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.images import DiskUsage, ImagesVerified
 from noded.cli.quantities import short_id, size
 from noded.cli.table import print_json, print_table
 from noded.proto.noded.admin import v1 as admin
@@ -28,18 +29,17 @@ def verify(arguments: argparse.Namespace) -> int:
     """Print what is damaged; status 1 when an image cannot be used."""
     images = wait_for(_verify(arguments)).images
     if arguments.json:
-        print_json(
-            [
-                {
-                    "id": image.id,
-                    "references": list(image.references),
-                    "usable": image.usable,
-                    "repaired": image.repaired,
-                    "problems": list(image.problems),
-                }
-                for image in images
-            ]
-        )
+        verified: ImagesVerified = [
+            {
+                "id": image.id,
+                "references": list(image.references),
+                "usable": image.usable,
+                "repaired": image.repaired,
+                "problems": list(image.problems),
+            }
+            for image in images
+        ]
+        print_json(verified)
     else:
         for image in images:
             print(f"{_state(image):<9} {short_id(image.id)} {_first(image.references)}")
@@ -67,22 +67,21 @@ def usage(arguments: argparse.Namespace) -> int:
     reply = wait_for(_usage(arguments))
     images = sorted(reply.images, key=lambda image: -image.used_bytes)
     if arguments.json:
-        print_json(
-            {
-                "images": [
-                    {
-                        "id": image.id,
-                        "references": list(image.references),
-                        "used_bytes": image.used_bytes,
-                        "unique_bytes": image.unique_bytes,
-                        "in_use": image.in_use,
-                    }
-                    for image in images
-                ],
-                "images_bytes": reply.images_bytes,
-                "containers_bytes": reply.containers_bytes,
-            }
-        )
+        used: DiskUsage = {
+            "images": [
+                {
+                    "id": image.id,
+                    "references": list(image.references),
+                    "used_bytes": image.used_bytes,
+                    "unique_bytes": image.unique_bytes,
+                    "in_use": image.in_use,
+                }
+                for image in images
+            ],
+            "images_bytes": reply.images_bytes,
+            "containers_bytes": reply.containers_bytes,
+        }
+        print_json(used)
         return 0
     print_table(
         ("IMAGE", "IMAGE ID", "ON DISK", "UNIQUE", "IN USE"),

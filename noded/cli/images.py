@@ -7,9 +7,9 @@ import getpass
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.images import Image, ImagesLoaded, ImagesRemoved, ImagesSaved, Pulled, StoreExported
 from noded.cli.pull_progress import shown
 from noded.cli.quantities import short_id, size
 from noded.cli.table import print_json, print_table
@@ -49,7 +49,8 @@ def pull(arguments: argparse.Namespace) -> int:
     """Pull one image; Ctrl-C stops the pull in the daemon as well."""
     image_id = wait_for(_pull(arguments, _credentials(arguments.creds)))
     if arguments.json:
-        print_json({"id": image_id, "reference": arguments.reference})
+        pulled: Pulled = {"id": image_id, "reference": arguments.reference}
+        print_json(pulled)
     else:
         print(image_id)
     return 0
@@ -80,7 +81,8 @@ def remove(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print(f"removed {image_id}")
     if arguments.json:
-        print_json({"removed": arguments.images})
+        removed: ImagesRemoved = {"removed": arguments.images}
+        print_json(removed)
     return 0
 
 
@@ -105,7 +107,10 @@ def load(arguments: argparse.Namespace) -> int:
     """Load the images of an archive or layout."""
     reply = wait_for(_load(arguments, Path(arguments.path).absolute()))
     if arguments.json:
-        print_json([{"id": image.id, "references": list(image.references)} for image in reply.images])
+        loaded: ImagesLoaded = [
+            {"id": image.id, "references": list(image.references)} for image in reply.images
+        ]
+        print_json(loaded)
     else:
         for image in reply.images:
             print(f"loaded {image.id}  {' '.join(image.references)}".rstrip())
@@ -123,7 +128,12 @@ def save(arguments: argparse.Namespace) -> int:
     path = Path(arguments.output).absolute()
     wait_for(_save(arguments, path, _FORMATS[arguments.format]))
     if arguments.json:
-        print_json({"path": str(path), "references": arguments.references, "format": arguments.format})
+        saved: ImagesSaved = {
+            "path": str(path),
+            "references": arguments.references,
+            "format": arguments.format,
+        }
+        print_json(saved)
     return 0
 
 
@@ -132,7 +142,8 @@ def export_store(arguments: argparse.Namespace) -> int:
     path = Path(arguments.directory).absolute()
     wait_for(_save(arguments, path, admin.ArchiveFormat.STORE))
     if arguments.json:
-        print_json({"path": str(path), "references": arguments.references})
+        exported: StoreExported = {"path": str(path), "references": arguments.references}
+        print_json(exported)
     return 0
 
 
@@ -142,7 +153,7 @@ async def _save(arguments: argparse.Namespace, path: Path, form: admin.ArchiveFo
         await daemon.admin("SaveImage", request, admin.SaveImageResponse, arguments.timeout)
 
 
-def _image(item: cri.Image) -> dict[str, Any]:
+def _image(item: cri.Image) -> Image:
     return {
         "id": item.id,
         "tags": list(item.repo_tags),
@@ -152,5 +163,5 @@ def _image(item: cri.Image) -> dict[str, Any]:
     }
 
 
-def _sort_key(image: dict[str, Any]) -> tuple[list[str], list[str], str]:
+def _sort_key(image: Image) -> tuple[list[str], list[str], str]:
     return image["tags"], image["digests"], image["id"]

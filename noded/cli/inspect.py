@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from noded.cli import find
 from noded.cli.client import QUERY_SECONDS, CallFailed, Daemon, wait_for
+from noded.cli.documents.pods import Inspected, InspectedContainer, InspectedImage, InspectedPod, Usage
 from noded.cli.stats import describe
 from noded.cli.table import print_json
 from noded.errors import NotFound
@@ -21,22 +23,24 @@ def inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
-    kinds = {"container": _container, "pod": _pod, "image": _image}
+async def _inspect(arguments: argparse.Namespace) -> Inspected:
+    kinds: dict[str, Callable[[Daemon, str, float], Awaitable[Inspected]]] = {
+        "container": _container,
+        "pod": _pod,
+        "image": _image,
+    }
     wanted = [arguments.type] if arguments.type else list(kinds)
     async with Daemon(arguments.address) as daemon:
         for kind in wanted:
             try:
-                found = await kinds[kind](daemon, arguments.object, arguments.timeout or QUERY_SECONDS)
+                return await kinds[kind](daemon, arguments.object, arguments.timeout or QUERY_SECONDS)
             except (NotFound, CallFailed) as error:
                 if isinstance(error, CallFailed) and error.status.name != "NOT_FOUND":
                     raise
-                continue
-            return {"type": kind, **found}
     raise NotFound(f"no {' or '.join(wanted)} {arguments.object}")
 
 
-async def _container(daemon: Daemon, name: str, timeout: float) -> dict[str, Any]:
+async def _container(daemon: Daemon, name: str, timeout: float) -> InspectedContainer:
     identifier = await find.container(daemon, name, timeout)
     reply = await daemon.runtime(
         "ContainerStatus",
@@ -45,13 +49,14 @@ async def _container(daemon: Daemon, name: str, timeout: float) -> dict[str, Any
         timeout,
     )
     return {
+        "type": "container",
         "status": reply.status.to_dict() if reply.status else {},
         "info": _parsed(reply.info),
         "stats": await _stats(daemon, identifier, timeout),
     }
 
 
-async def _pod(daemon: Daemon, name: str, timeout: float) -> dict[str, Any]:
+async def _pod(daemon: Daemon, name: str, timeout: float) -> InspectedPod:
     identifier = await find.pod(daemon, name, timeout)
     reply = await daemon.runtime(
         "PodSandboxStatus",
@@ -61,6 +66,7 @@ async def _pod(daemon: Daemon, name: str, timeout: float) -> dict[str, Any]:
     )
     inside = [each for each in await find.containers(daemon, timeout) if each.pod_sandbox_id == identifier]
     return {
+        "type": "pod",
         "status": reply.status.to_dict() if reply.status else {},
         "info": _parsed(reply.info),
         "containers": [each.to_dict() for each in inside],
@@ -72,16 +78,16 @@ async def _pod(daemon: Daemon, name: str, timeout: float) -> dict[str, Any]:
     }
 
 
-async def _image(daemon: Daemon, name: str, timeout: float) -> dict[str, Any]:
+async def _image(daemon: Daemon, name: str, timeout: float) -> InspectedImage:
     request = admin.InspectImageRequest(reference=name)
     reply = await daemon.admin("InspectImage", request, admin.InspectImageResponse, timeout)
     details = json.loads(reply.json)
     listed = await find.containers(daemon, timeout)
     used = [each.id for each in listed if details["id"] in (each.image_id, each.image_ref)]
-    return {"image": details, "used_by_containers": used}
+    return {"type": "image", "image": details, "used_by_containers": used}
 
 
-async def _stats(daemon: Daemon, identifier: str, timeout: float) -> dict[str, Any] | None:
+async def _stats(daemon: Daemon, identifier: str, timeout: float) -> Usage | None:
     """What it uses now; None for a container that does not run."""
     request = cri.ContainerStatsRequest(container_id=identifier)
     try:

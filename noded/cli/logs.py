@@ -12,6 +12,7 @@ from pathlib import Path
 
 from noded.cli import follow
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.pods import LogLine
 from noded.cli.log_lines import Renderer, parse
 from noded.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from noded.proto.runtime import v1 as cri
@@ -41,7 +42,10 @@ def logs(arguments: argparse.Namespace) -> int:
                 return finished(arguments.address, status.id)
 
             lines = follow.follow(path, offset, exited, over)
-        print_lines(lines, Renderer(timestamps=arguments.timestamps))
+        if arguments.json:
+            _print_json_lines(lines)
+        else:
+            print_lines(lines, Renderer(timestamps=arguments.timestamps))
     return 0
 
 
@@ -53,6 +57,18 @@ def print_lines(lines: Iterable[bytes], renderer: Renderer) -> None:
         output = outputs[entry.stream]
         output.write(renderer.render(entry))
         output.flush()
+
+
+def _print_json_lines(lines: Iterable[bytes]) -> None:
+    for line in lines:
+        entry = parse(line)
+        found: LogLine = {
+            "time": entry.time,
+            "stream": "stderr" if entry.stream == "stderr" else "stdout",
+            "partial": entry.partial,
+            "text": entry.content.decode(errors="replace"),
+        }
+        print(json.dumps(found), flush=True)
 
 
 async def _status(address: str, timeout: float | None, container: str) -> cri.ContainerStatusResponse:

@@ -7,14 +7,13 @@ runs tells which hooks it has muted.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from noded import logs, settings
 from noded.cli.client import Daemon, wait_for
-from noded.cli.plugins_describe import look
+from noded.cli.documents.plugins import HandlerListed, PluginListed, PluginsListed
+from noded.cli.plugins_describe import features_document, look
 from noded.cli.table import print_json, print_table
 from noded.config import Config
 from noded.errors import NodedError
@@ -38,12 +37,11 @@ def list_plugins(arguments: argparse.Namespace) -> int:
     node, muted = look(config, diagnose=False), _muted(config)
     plugins, handlers = node.reports, node.handlers
     if arguments.json:
-        print_json(
-            {
-                "plugins": [_plugin_document(plugin, muted) for plugin in plugins],
-                "handlers": [_handler_document(handler) for handler in handlers],
-            }
-        )
+        listed: PluginsListed = {
+            "plugins": [_plugin_document(plugin, muted) for plugin in plugins],
+            "handlers": [_handler_document(handler) for handler in handlers],
+        }
+        print_json(listed)
         return 0
     print_table(
         ("PLUGIN", "DISTRIBUTION", "VERSION", "HANDLERS", "PROBLEM"),
@@ -100,7 +98,7 @@ def _features(features: RuntimeFeatures | None) -> str:
     return ", ".join(text for name, text in _SHOWN_FEATURES.items() if features and getattr(features, name))
 
 
-def _plugin_document(plugin: PluginReport, muted: dict[str, list[str]]) -> dict[str, Any]:
+def _plugin_document(plugin: PluginReport, muted: dict[str, list[str]]) -> PluginListed:
     return {
         "name": plugin.name,
         "distribution": plugin.distribution,
@@ -113,14 +111,14 @@ def _plugin_document(plugin: PluginReport, muted: dict[str, list[str]]) -> dict[
     }
 
 
-def _handler_document(handler: HandlerReport) -> dict[str, Any]:
+def _handler_document(handler: HandlerReport) -> HandlerListed:
     return {
         "name": handler.name,
         "type": handler.type,
         "distribution": handler.distribution,
         "version": handler.version,
         "binaries": [{"name": name, "path": path or None} for name, path in handler.binaries],
-        "features": dataclasses.asdict(handler.features) if handler.features else None,
+        "features": features_document(handler),
         "available": not handler.unavailable,
         "unavailable_because": handler.unavailable,
     }

@@ -11,11 +11,12 @@ import inspect
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from noded import hookspecs, logs, settings
+from noded.cli.documents.plugins import Features, PluginDescribed, PluginOption
 from noded.cli.table import print_json
 from noded.config import Config
 from noded.config_text import documentation
@@ -92,7 +93,7 @@ def choose(name: str, node: Node) -> PluginReport:
     raise NotFound(f"no plugin, distribution, runtime type or handler is named {name!r}; plugins: {known}")
 
 
-def _document(report: PluginReport, node: Node) -> dict[str, Any]:
+def _document(report: PluginReport, node: Node) -> PluginDescribed:
     types = [offered for name in report.types for offered in _offered(node.plugins, name)]
     return {
         "name": report.name,
@@ -106,7 +107,7 @@ def _document(report: PluginReport, node: Node) -> dict[str, Any]:
         "handlers": {
             handler.name: {
                 "type": handler.type,
-                "features": dataclasses.asdict(handler.features) if handler.features else None,
+                "features": features_document(handler),
                 "programs": {name: path or None for name, path in handler.binaries},
                 "unavailable_because": handler.unavailable,
             }
@@ -114,9 +115,17 @@ def _document(report: PluginReport, node: Node) -> dict[str, Any]:
             if handler.name in report.handlers
         },
         "findings": [
-            dataclasses.asdict(finding) for who, finding in node.findings if who == report.distribution
+            {"subject": finding.subject, "ok": finding.ok, "detail": finding.detail}
+            for who, finding in node.findings
+            if who == report.distribution
         ],
     }
+
+
+def features_document(handler: HandlerReport) -> Features | None:
+    """What a handler can do, as --json has it."""
+    # The keys are the fields of the class: a test compares them.
+    return cast("Features", dataclasses.asdict(handler.features)) if handler.features else None
 
 
 def _offered(plugins: PluginSet, name: str) -> list[RuntimeType]:
@@ -124,13 +133,13 @@ def _offered(plugins: PluginSet, name: str) -> list[RuntimeType]:
     return [found[0]] if found is not None else []  # None: another distribution offers it, too
 
 
-def _options(cls: type[Any]) -> dict[str, dict[str, Any]]:
+def _options(cls: type[Any]) -> dict[str, PluginOption]:
     """The options of a type with their defaults and, where the source is there, their comments."""
     try:
         documented = documentation(cls)
     except (OSError, TypeError, StopIteration):
         documented = {}
-    result = {}
+    result: dict[str, PluginOption] = {}
     for field in dataclasses.fields(cls):
         if field.default_factory is not dataclasses.MISSING:
             default: Any = field.default_factory()
@@ -140,7 +149,7 @@ def _options(cls: type[Any]) -> dict[str, dict[str, Any]]:
     return result
 
 
-def _lines(document: dict[str, Any]) -> list[str]:
+def _lines(document: PluginDescribed) -> list[str]:
     lines = [f"plugin         {document['name']}"]
     lines.append(f"distribution   {document['distribution']} {document['version']}".rstrip())
     if document["problem"]:

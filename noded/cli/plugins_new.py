@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from noded.cli.documents.plugins import PluginWritten
+from noded.cli.table import print_json
 from noded.errors import AlreadyExists, InvalidArgument
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
@@ -143,7 +145,12 @@ def test_the_type_has_options_with_defaults() -> None:
 def new(arguments: argparse.Namespace) -> int:
     """Write the files. Raises: InvalidArgument for a bad name, AlreadyExists for a directory that exists."""
     directory = Path(arguments.directory or arguments.name)
-    for path in write(arguments.name, directory):
+    paths = write(arguments.name, directory)
+    if arguments.json:
+        written: PluginWritten = {"files": list(map(str, paths))}
+        print_json(written)
+        return 0
+    for path in paths:
         print(path)
     print(f"\nNext: pip install --editable {directory}, then: noded plugins list")
     return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.pods import Container, Pod
 from noded.cli.quantities import age, short_id
 from noded.cli.table import print_json, print_table
 from noded.proto.runtime import v1 as cri
@@ -103,7 +103,7 @@ def _timeout(arguments: argparse.Namespace) -> float:
     return QUERY_SECONDS if arguments.timeout is None else float(arguments.timeout)
 
 
-def _pod(item: cri.PodSandbox) -> dict[str, Any]:
+def _pod(item: cri.PodSandbox) -> Pod:
     metadata = item.metadata or cri.PodSandboxMetadata()
     return {
         "id": item.id,
@@ -119,7 +119,7 @@ def _pod(item: cri.PodSandbox) -> dict[str, Any]:
     }
 
 
-def _container(item: cri.Container, pod: cri.PodSandboxMetadata | None) -> dict[str, Any]:
+def _container(item: cri.Container, pod: cri.PodSandboxMetadata | None) -> Container:
     metadata = item.metadata or cri.ContainerMetadata()
     image = item.image or cri.ImageSpec()
     return {

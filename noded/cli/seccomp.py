@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.pods import SeccompRecorded
 from noded.cli.table import print_json
 from noded.errors import InvalidArgument
 from noded.host import files
@@ -30,21 +31,20 @@ def record(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if arguments.json:
-        print_json(
-            {
-                "recordings": [
-                    {
-                        "id": one.container_id,
-                        "container": one.container,
-                        "attempt": one.attempt,
-                        "calls": dict(sorted(one.calls.items())),
-                        "profile": json.loads(one.profile),
-                    }
-                    for one in answer.recordings
-                ],
-                "waiting": list(answer.waiting),
-            }
-        )
+        recorded: SeccompRecorded = {
+            "recordings": [
+                {
+                    "id": one.container_id,
+                    "container": one.container,
+                    "attempt": one.attempt,
+                    "calls": dict(sorted(one.calls.items())),
+                    "profile": json.loads(one.profile),
+                }
+                for one in answer.recordings
+            ],
+            "waiting": list(answer.waiting),
+        }
+        print_json(recorded)
     if not answer.recordings:
         return _NOTHING_YET
     if len(answer.recordings) > 1 and (arguments.output or not arguments.json):

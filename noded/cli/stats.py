@@ -6,10 +6,11 @@ import argparse
 import asyncio
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from noded.cli import find
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.pods import Usage, Usages
 from noded.cli.quantities import short_id, size
 from noded.cli.table import print_json, print_table, printable
 from noded.proto.runtime import v1 as cri
@@ -33,7 +34,7 @@ def stats(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _once(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+async def _once(arguments: argparse.Namespace) -> Usages:
     async with Daemon(arguments.address) as daemon:
         return await _look(daemon, arguments)
 
@@ -52,7 +53,7 @@ async def _watch(arguments: argparse.Namespace) -> None:
                 await asyncio.sleep(arguments.interval)
 
 
-async def _look(daemon: Daemon, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+async def _look(daemon: Daemon, arguments: argparse.Namespace) -> Usages:
     timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
     reply = await daemon.runtime(
         "ListContainerStats", cri.ListContainerStatsRequest(), cri.ListContainerStatsResponse, timeout
@@ -71,7 +72,7 @@ async def _look(daemon: Daemon, arguments: argparse.Namespace) -> list[dict[str,
     return found
 
 
-def describe(each: cri.ContainerStats, pod: str) -> dict[str, Any]:
+def describe(each: cri.ContainerStats, pod: str) -> Usage:
     """The usage of one container; what is not known is None. Pure."""
     attributes = each.attributes or cri.ContainerAttributes()
     cpu, memory = each.cpu or cri.CpuUsage(), each.memory or cri.MemoryUsage()
@@ -95,7 +96,7 @@ def _value(number: cri.UInt64Value | None) -> int | None:
     return None if number is None else number.value
 
 
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
+def _row(each: Usage) -> tuple[str, ...]:
     cores = each["cpu_nanocores"]
     memory, writable = each["memory_working_set_bytes"], each["writable_bytes"]
     limit = each["memory_available_bytes"]
@@ -112,7 +113,7 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
+def _table(found: Usages) -> Table:
     from rich.table import Table
 
     table = Table(

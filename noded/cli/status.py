@@ -8,6 +8,7 @@ from importlib.metadata import version as distribution_version
 from typing import Any
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.node import DaemonVersion, HandlerFeatures, Status, Versions
 from noded.cli.table import print_json, print_table
 from noded.errors import Unavailable
 from noded.proto.noded.admin import v1 as admin
@@ -22,14 +23,15 @@ def version(arguments: argparse.Namespace) -> int:
     except Unavailable:
         reply = None
     if arguments.json:
-        daemon = None
+        daemon: DaemonVersion | None = None
         if reply is not None:
             daemon = {
                 "name": reply.runtime_name,
                 "version": reply.runtime_version,
                 "cri": reply.runtime_api_version,
             }
-        print_json({"program": here, "daemon": daemon})
+        versions: Versions = {"program": here, "daemon": daemon}
+        print_json(versions)
         return 0
     print(f"program   noded {here}")
     if reply is None:
@@ -59,8 +61,12 @@ def status(arguments: argparse.Namespace) -> int:
         print_table(
             ("HANDLER", "RECURSIVE READ-ONLY", "USER NAMESPACES"),
             [
-                (handler.name or "(default)", *(_yes(value) for value in _features(handler).values()))
-                for handler in reply.runtime_handlers
+                (
+                    each["name"] or "(default)",
+                    _yes(each["recursive_read_only_mounts"]),
+                    _yes(each["user_namespaces"]),
+                )
+                for each in map(_handler, reply.runtime_handlers)
             ],
         )
     return 0 if all(item.status for item in conditions) else 1
@@ -79,22 +85,23 @@ def _timeout(arguments: argparse.Namespace) -> float:
     return QUERY_SECONDS if arguments.timeout is None else float(arguments.timeout)
 
 
-def _features(handler: cri.RuntimeHandler) -> dict[str, bool]:
+def _handler(handler: cri.RuntimeHandler) -> HandlerFeatures:
     features = handler.features or cri.RuntimeHandlerFeatures()
     return {
+        "name": handler.name,
         "recursive_read_only_mounts": features.recursive_read_only_mounts,
         "user_namespaces": features.user_namespaces,
     }
 
 
-def _document(reply: cri.StatusResponse, info: dict[str, Any]) -> dict[str, Any]:
+def _document(reply: cri.StatusResponse, info: dict[str, Any]) -> Status:
     conditions = reply.status.conditions if reply.status else []
     return {
         "conditions": [
             {"type": item.type, "status": item.status, "reason": item.reason, "message": item.message}
             for item in conditions
         ],
-        "handlers": [{"name": handler.name, **_features(handler)} for handler in reply.runtime_handlers],
+        "handlers": [_handler(handler) for handler in reply.runtime_handlers],
         "info": info,
     }
 

@@ -25,7 +25,9 @@ from noded.checks.result import document
 from noded.cli import find
 from noded.cli.check import collect
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.node import Bundle
 from noded.cli.masking import masked
+from noded.cli.table import print_json
 from noded.config_text import render
 from noded.errors import NodedError
 from noded.proto.noded.admin import v1 as admin
@@ -41,17 +43,23 @@ def support_bundle(arguments: argparse.Namespace) -> int:
     name = f"noded-support-{platform.node()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     path = Path(arguments.output or f"{name}.tar.gz")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    made: Bundle = {"path": str(path), "parts": {}}
     with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
         for part, make in _parts(arguments).items():
             try:
                 content = make()
+                made["parts"][part] = ""
             except (NodedError, OSError, subprocess.SubprocessError) as error:
                 content = f"not to be had: {error}\n"
+                made["parts"][part] = str(error)
             data = content.encode(errors="replace")
             member = tarfile.TarInfo(f"{name}/{part}")
             member.size, member.mtime, member.mode = len(data), int(time.time()), 0o600
             archive.addfile(member, io.BytesIO(data))
-    print(path)
+    if arguments.json:
+        print_json(made)
+    else:
+        print(path)
     return 0
 
 

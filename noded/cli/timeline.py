@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.documents.timelines import Step, TimelinePhase, Timelines
 from noded.cli.quantities import age, short_id
 from noded.cli.table import print_json, print_table, printable
 from noded.cli.timeline_rows import category, duration
@@ -18,7 +19,7 @@ from noded.errors import FailedPrecondition, NotFound
 from noded.model.timeline import Call, Kind, Phase, Row, Span, Timeline, from_json, group, rows, slowest
 from noded.proto.noded.admin import v1 as admin
 
-SCHEMA = "noded.timeline/1"
+SCHEMA: Final = "noded.timeline/1"
 
 _LISTED = 20
 _PIPE_COLUMNS = 110
@@ -100,8 +101,8 @@ def shown(one: Timeline, *, everything: bool) -> list[Phase]:
     return [phases[0], *(phases[-1:] if len(phases) > 1 and phases[-1].failed else [])]
 
 
-def document(timelines: Sequence[Timeline]) -> dict[str, Any]:
-    """What --json prints; docs/timeline.md describes it."""
+def document(timelines: Sequence[Timeline]) -> Timelines:
+    """What --json prints."""
     return {
         "schema": SCHEMA,
         "pods": [
@@ -117,7 +118,7 @@ def document(timelines: Sequence[Timeline]) -> dict[str, Any]:
     }
 
 
-def _phase(phase: Phase) -> dict[str, Any]:
+def _phase(phase: Phase) -> TimelinePhase:
     return {
         "kind": phase.kind.value,
         "start_ns": phase.start_ns,
@@ -141,7 +142,7 @@ def _phase(phase: Phase) -> dict[str, Any]:
     }
 
 
-def _steps(call: Call, parent: int) -> list[dict[str, Any]]:
+def _steps(call: Call, parent: int) -> list[Step]:
     def start(span: Span) -> tuple[int, int]:
         return span.start_ns, span.id
 

@@ -10,11 +10,14 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
+from typing import Literal
 
 from noded import settings
 from noded.checks.gather.node import processes
 from noded.cli import alone, find
 from noded.cli.client import Daemon, wait_for
+from noded.cli.documents.node import Wiped
+from noded.cli.table import print_json
 from noded.errors import FailedPrecondition, NodedError
 from noded.host.sockets import somebody_listens
 from noded.proto.runtime import v1 as cri
@@ -30,23 +33,33 @@ def wipe(arguments: argparse.Namespace) -> int:
     config = settings.load(Path(arguments.config))
     if not arguments.force:
         print(
-            f"All pods, containers and images in {config.root} will be removed. Type yes to go on: ", end=""
+            f"All pods, containers and images in {config.root} will be removed. Type yes to go on: ",
+            end="",
+            flush=True,
+            file=sys.stderr if arguments.json else sys.stdout,
         )
-        sys.stdout.flush()
         if sys.stdin.readline().strip() != "yes":
             raise FailedPrecondition("nothing was removed")
     if config.listen.is_socket() and somebody_listens(config.listen):
-        problems = wait_for(_wipe(f"unix://{config.listen}", images=not arguments.keep_images))
+        done = wait_for(_wipe(f"unix://{config.listen}", arguments))
     else:
         with alone.running(config) as address:
-            problems = wait_for(_wipe(address, images=not arguments.keep_images))
-    for problem in problems:
+            done = wait_for(_wipe(address, arguments))
+    for problem in done["problems"]:
         print(f"noded: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    if arguments.json:
+        print_json(done)
+    return 1 if done["problems"] else 0
 
 
-async def _wipe(address: str, *, images: bool) -> list[str]:
-    problems: list[str] = []
+async def _wipe(address: str, arguments: argparse.Namespace) -> Wiped:
+    done: Wiped = {"pods": [], "images": [], "problems": []}
+
+    def removed(kind: Literal["pods", "images"], identifier: str) -> None:
+        done[kind].append(identifier)
+        if not arguments.json:
+            print(f"removed {kind.removesuffix('s')} {identifier}")
+
     async with Daemon(address) as daemon:
         limit = asyncio.Semaphore(_AT_ONCE)
 
@@ -58,17 +71,17 @@ async def _wipe(address: str, *, images: bool) -> list[str]:
                     await daemon.runtime(
                         "RemovePodSandbox", remove, cri.RemovePodSandboxResponse, _POD_SECONDS
                     )
-                    print(f"removed pod {identifier}")
+                    removed("pods", identifier)
                 except NodedError as error:
-                    problems.append(f"pod {identifier}: {error}")
+                    done["problems"].append(f"pod {identifier}: {error}")
 
         await asyncio.gather(*(remove_pod(each.id) for each in await find.pods(daemon)))
         listed = await daemon.image("ListImages", cri.ListImagesRequest(), cri.ListImagesResponse)
-        for image in listed.images if images else ():
+        for image in () if arguments.keep_images else listed.images:
             request = cri.RemoveImageRequest(image=cri.ImageSpec(image=image.id))
             try:
                 await daemon.image("RemoveImage", request, cri.RemoveImageResponse, _POD_SECONDS)
-                print(f"removed image {image.id}")
+                removed("images", image.id)
             except NodedError as error:
-                problems.append(f"image {image.id}: {error}")
-    return problems
+                done["problems"].append(f"image {image.id}: {error}")
+    return done

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.documents import documented
 from tests.support.images import busybox_image, write_layout
 from tests.support.processes import end, read_until
 
@@ -90,6 +91,8 @@ def test_an_image_is_pulled_from_a_registry_and_an_unknown_one_is_one_line(tmp_p
     reference = registry.push(image, "commands/busybox", "1")
     with NodedDaemon(tmp_path, insecure=[registry.host]) as daemon:
         assert noded(daemon, "images", "pull", reference).strip() == image.id
+        again = documented("images pull", noded(daemon, "images", "pull", reference, "--json"))
+        assert again == {"id": image.id, "reference": reference}
         error = noded(daemon, "images", "pull", f"{registry.host}/commands/absent:1", status=1)
         assert error.startswith("noded: ")
         assert error.count("\n") == 1

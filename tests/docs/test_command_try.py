@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.test_command_line import REPOSITORY, command, container, image, loaded, noded
+from tests.support.documents import documented
 from tests.support.processes import end, read_until
 
 __all__ = ["container", "image", "loaded"]  # fixtures
@@ -131,7 +132,7 @@ def test_events_are_lines_of_json_in_a_pipe(daemon, loaded):
         assert run(daemon, "run", "--name", "told", loaded, "sh", "-c", "exit 4").returncode == 4
 
         def stopped(line: str) -> bool:
-            lines.append(json.loads(line))
+            lines.append(documented("events", line))
             return lines[-1]["event"] == "deleted" and lines[-1]["kind"] == "pod"
 
         read_until(following.stdout, following, stopped, 30)

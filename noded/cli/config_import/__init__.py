@@ -16,6 +16,7 @@ from typing import Any
 from noded import config_text, settings
 from noded.cli.config_import import containerd, crio
 from noded.cli.config_import.translation import NONE, Translation
+from noded.cli.documents.node import ConfigImported
 from noded.cli.table import print_json, printable
 from noded.errors import InvalidArgument
 
@@ -72,11 +73,15 @@ def import_(arguments: argparse.Namespace) -> int:
     found = translate(documents)
     text = toml(found.table)
     if arguments.json:
-        rows = [
-            {"key": each.key, "value": each.value, "verdict": each.verdict, "note": each.note}
-            for each in found.rows
-        ]
-        print_json({"config": found.table, "toml": text, "report": rows})
+        imported: ConfigImported = {
+            "config": found.table,
+            "toml": text,
+            "report": [
+                {"key": each.key, "value": each.value, "verdict": each.verdict, "note": each.note}
+                for each in found.rows
+            ],
+        }
+        print_json(imported)
         return 0
     print(text, end="")
     sys.stdout.flush()

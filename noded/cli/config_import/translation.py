@@ -6,9 +6,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Literal
 
-MAPS, DIFFERS, NONE = "maps", "differs", "none"
+Verdict = Literal["maps", "differs", "none"]
+MAPS: Final = "maps"
+DIFFERS: Final = "differs"
+NONE: Final = "none"
 
 ITS_OWN = "keep noded apart: it has directories and a socket of its own"
 SECCOMP = "noded's RuntimeDefault profile is built in; pods name their own with localhostProfile"
@@ -33,7 +36,7 @@ class Row:
 
     key: str
     value: str
-    verdict: str
+    verdict: Verdict
     note: str
 
 
@@ -52,7 +55,7 @@ class Translation:
             place = place.setdefault(parent, {})
         place[name] = value
 
-    def row(self, key: str, value: Any, verdict: str, note: str) -> None:
+    def row(self, key: str, value: Any, verdict: Verdict, note: str) -> None:
         """Report what became of one key."""
         self.rows.append(Row(key, shown(value), verdict, note))
 
@@ -90,7 +93,7 @@ class Rule:
     """
 
     path: str
-    verdict: str
+    verdict: Verdict
     note: str
     convert: Callable[[Any], Any] | None
 

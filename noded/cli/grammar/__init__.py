@@ -12,6 +12,9 @@ import argparse
 import importlib
 from collections.abc import Sequence
 
+# The default of a parsed command that names the type of its JSON, "module:Name" of noded.cli.documents.
+DOCUMENT = "json_document"
+
 # In the order of `noded --help`.
 FAMILIES = (
     "daemon",

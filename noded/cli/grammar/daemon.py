@@ -25,6 +25,7 @@ def declare(commands: Commands) -> None:
         "noded config show",
     )
     config_option(show)
+    json_option(show, "node:Configuration")
     command(
         actions,
         "default",
@@ -40,6 +41,7 @@ def declare(commands: Commands) -> None:
         "noded config check --config ./noded.toml",
     )
     config_option(check)
+    json_option(check, "node:ConfigChecked")
 
     imported = command(
         actions,
@@ -52,7 +54,7 @@ def declare(commands: Commands) -> None:
         "it maps, differs, or has no equivalent.",
     )
     imported.add_argument("files", metavar="FILE", nargs="+", help="in the order in which they are read")
-    json_option(imported)
+    json_option(imported, "node:ConfigImported")
 
     actions = group(commands, "plugins", "runtime plugins and their handlers")
     listing = command(
@@ -63,7 +65,7 @@ def declare(commands: Commands) -> None:
         "noded plugins list",
     )
     config_option(listing)
-    json_option(listing)
+    json_option(listing, "plugins:PluginsListed")
     describe = command(
         actions,
         "describe",
@@ -73,7 +75,7 @@ def declare(commands: Commands) -> None:
     )
     describe.add_argument("name", metavar="NAME", help="plugin, distribution, runtime type or handler")
     config_option(describe)
-    json_option(describe)
+    json_option(describe, "plugins:PluginDescribed")
     check = command(
         actions,
         "check",
@@ -93,3 +95,4 @@ def declare(commands: Commands) -> None:
     )
     new.add_argument("name", metavar="NAME", help="name of the runtime type, e.g. youki")
     new.add_argument("-C", "--directory", default="", metavar="DIR", help="where to (default: NAME)")
+    json_option(new, "plugins:PluginWritten")

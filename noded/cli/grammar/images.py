@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noded.cli.grammar.parts import Commands, command, daemon_options, group, quiet_option
+from noded.cli.grammar.parts import Commands, command, daemon_options, group, json_option, quiet_option
 
 
 def declare(commands: Commands) -> None:
@@ -10,7 +10,7 @@ def declare(commands: Commands) -> None:
     actions = group(commands, "images", "list, pull, inspect, verify, remove, load and save images")
     listing = command(actions, "ls", "images of this node", "noded.cli.images:list_images", "noded images ls")
     quiet_option(listing)
-    daemon_options(listing)
+    daemon_options(listing, json="images:Images")
     pull = command(
         actions,
         "pull",
@@ -25,12 +25,12 @@ def declare(commands: Commands) -> None:
         metavar="USER[:PASSWORD]",
         help="credentials; a missing password is read from standard input",
     )
-    daemon_options(pull)
+    daemon_options(pull, json="images:Pulled")
     remove = command(
         actions, "rm", "remove images", "noded.cli.images:remove", "noded images rm registry.example/app:1.2"
     )
     remove.add_argument("images", metavar="IMAGE", nargs="+", help="reference or id")
-    daemon_options(remove)
+    daemon_options(remove, json="images:ImagesRemoved")
     inspect = command(
         actions,
         "inspect",
@@ -39,7 +39,8 @@ def declare(commands: Commands) -> None:
         "noded images inspect registry.example/app:1.2",
     )
     inspect.add_argument("image", metavar="IMAGE", help="reference or id")
-    daemon_options(inspect, json=False)
+    daemon_options(inspect)
+    json_option(inspect, "images:ImageInspected", always=True)
     verify = command(
         actions,
         "verify",
@@ -51,11 +52,11 @@ def declare(commands: Commands) -> None:
     verify.add_argument(
         "--deep", action="store_true", help="read every blob and extract every layer anew, to compare"
     )
-    daemon_options(verify)
+    daemon_options(verify, json="images:ImagesVerified")
     usage = command(
         actions, "df", "what images take on disk", "noded.cli.image_store:usage", "noded images df"
     )
-    daemon_options(usage)
+    daemon_options(usage, json="images:DiskUsage")
     load = command(
         actions,
         "load",
@@ -64,7 +65,7 @@ def declare(commands: Commands) -> None:
         "noded images load ./image.tar",
     )
     load.add_argument("path", metavar="PATH", help="file or directory, as the daemon sees it")
-    daemon_options(load)
+    daemon_options(load, json="images:ImagesLoaded")
     save = command(
         actions,
         "save",
@@ -80,7 +81,7 @@ def declare(commands: Commands) -> None:
         default="oci",
         help="oci: OCI layout, docker: docker archive (default: oci)",
     )
-    daemon_options(save)
+    daemon_options(save, json="images:ImagesSaved")
     export = command(
         actions,
         "export-store",
@@ -90,4 +91,4 @@ def declare(commands: Commands) -> None:
     )
     export.add_argument("directory", metavar="DIR", help="directory, as the daemon sees it; images are added")
     export.add_argument("references", metavar="REFERENCE", nargs="*", help="images (default: all)")
-    daemon_options(export)
+    daemon_options(export, json="images:StoreExported")

@@ -14,11 +14,11 @@ def declare(commands: Commands) -> None:
         "noded.cli.status:version",
         "noded version --json",
     )
-    daemon_options(version)
+    daemon_options(version, json="node:Versions")
     status = command(
         commands, "status", "conditions and handlers of the daemon", "noded.cli.status:status", "noded status"
     )
-    daemon_options(status)
+    daemon_options(status, json="node:Status")
 
     check = command(
         commands,
@@ -36,13 +36,13 @@ def declare(commands: Commands) -> None:
         help="kubelet's configuration (default: what kubelet is told, or /var/lib/kubelet/config.yaml)",
     )
     config_option(check)
-    json_option(check)
+    json_option(check, "node:Check")
 
     actions = group(commands, "debts", "teardowns that failed and are retried")
     listing = command(
         actions, "list", "what is owed, since when, and why", "noded.cli.debts:list_debts", "noded debts list"
     )
-    daemon_options(listing)
+    daemon_options(listing, json="node:Debts")
     forgive = command(
         actions,
         "forgive",
@@ -51,4 +51,4 @@ def declare(commands: Commands) -> None:
         "noded debts forgive 4f1a0c22d9",
     )
     forgive.add_argument("id", metavar="ID", help="id shown by `noded debts list`")
-    daemon_options(forgive, json=False)
+    daemon_options(forgive, json="node:Forgiven")

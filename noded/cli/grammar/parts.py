@@ -55,8 +55,8 @@ def config_option(command: argparse.ArgumentParser) -> None:
     )
 
 
-def daemon_options(command: argparse.ArgumentParser, *, json: bool = True) -> None:
-    """`--address`, `--timeout` and `--json`, of commands that ask the daemon."""
+def daemon_options(command: argparse.ArgumentParser, *, json: str = "") -> None:
+    """`--address`, `--timeout` and, given the type of its document, `--json`: for what asks the daemon."""
     command.add_argument(
         "--address",
         default=os.environ.get("NODED_ADDRESS") or DEFAULT_ADDRESS,
@@ -70,12 +70,19 @@ def daemon_options(command: argparse.ArgumentParser, *, json: bool = True) -> No
         help="give up after so long (default: 10 for queries, none for transfers)",
     )
     if json:
-        json_option(command)
+        json_option(command, json)
 
 
-def json_option(command: argparse.ArgumentParser) -> None:
-    """`--json`, of commands that print data."""
-    command.add_argument("--json", action="store_true", help="print JSON")
+def json_option(command: argparse.ArgumentParser, document: str, *, always: bool = False) -> None:
+    """`--json`, of commands that print data.
+
+    Args:
+        document: the type of what is printed, "module:Name" of noded.cli.documents.
+        always: it prints nothing else.
+    """
+    text = "print JSON; this command always does" if always else "print JSON"
+    command.add_argument("--json", action="store_true", help=f"{text} (see noded-schema)")
+    command.set_defaults(json_document=document)
 
 
 def quiet_option(command: argparse.ArgumentParser) -> None:

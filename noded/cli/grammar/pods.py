@@ -10,12 +10,12 @@ def declare(commands: Commands) -> None:
     pods = command(commands, "pods", "pod sandboxes", "noded.cli.pods:pods", "noded pods -n kube-system")
     pods.add_argument("-n", "--namespace", default="", help="only pods of this Kubernetes namespace")
     quiet_option(pods)
-    daemon_options(pods)
+    daemon_options(pods, json="pods:Pods")
     containers = command(commands, "ps", "containers", "noded.cli.pods:containers", "noded ps -a")
     containers.add_argument("-a", "--all", action="store_true", help="also those that do not run")
     containers.add_argument("-p", "--pod", default="", metavar="ID", help="only containers of this pod")
     quiet_option(containers)
-    daemon_options(containers)
+    daemon_options(containers, json="pods:Containers")
     explain = command(
         commands,
         "explain",
@@ -43,7 +43,7 @@ def declare(commands: Commands) -> None:
     )
     explain.add_argument("--handler", default="", metavar="NAME", help="its runtime handler")
     config_option(explain)
-    daemon_options(explain)
+    daemon_options(explain, json="pods:Explained")
     logs = command(
         commands,
         "logs",
@@ -55,4 +55,4 @@ def declare(commands: Commands) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the container exits")
     logs.add_argument("-n", "--tail", type=count, metavar="LINES", help="begin with the last LINES lines")
     logs.add_argument("-t", "--timestamps", action="store_true", help="put its time before each line")
-    daemon_options(logs, json=False)
+    daemon_options(logs, json="pods:LogLine")

@@ -21,4 +21,4 @@ def declare(commands: Commands) -> None:
     record.add_argument("pod", metavar="POD", help="pod sandbox id, or an unambiguous start of one")
     record.add_argument("-c", "--container", default="", metavar="NAME", help="one container of the pod")
     record.add_argument("-o", "--output", default="", metavar="FILE", help="write the profile to this file")
-    daemon_options(record)
+    daemon_options(record, json="pods:SeccompRecorded")

@@ -36,4 +36,4 @@ def declare(commands: Commands) -> None:
     timeline.add_argument(
         "--otlp", default="", metavar="URL", help="send it to an OpenTelemetry collector, OTLP over HTTP"
     )
-    daemon_options(timeline)
+    daemon_options(timeline, json="timelines:Timelines")

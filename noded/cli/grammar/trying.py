@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from noded.cli.grammar.parts import Commands, command, daemon_options, seconds
+from noded.cli.grammar.parts import Commands, command, daemon_options, json_option, seconds
 
 
 def declare(commands: Commands) -> None:
@@ -18,7 +18,7 @@ def declare(commands: Commands) -> None:
         notes="The exit status is that of the command.",
     )
     _session_options(execute)
-    daemon_options(execute, json=False)
+    daemon_options(execute)
     execute.add_argument("container", metavar="CONTAINER", help="container id, its start, or a name")
     execute.add_argument("command_name", metavar="COMMAND", help="program in the container")
     _rest(execute)
@@ -50,7 +50,7 @@ def declare(commands: Commands) -> None:
     )
     run.add_argument("--host-network", action="store_true", help="use the node's network, not the pods'")
     _session_options(run)
-    daemon_options(run, json=False)
+    daemon_options(run)
     run.add_argument("image", metavar="IMAGE", help="reference or id")
     run.add_argument(
         "command_name", metavar="COMMAND", nargs="?", default="", help="instead of the image's own"
@@ -68,7 +68,7 @@ def declare(commands: Commands) -> None:
     stats.add_argument(
         "--interval", type=seconds, default=2.0, metavar="SECONDS", help="between two looks (default: 2)"
     )
-    daemon_options(stats)
+    daemon_options(stats, json="pods:Usages")
 
     events = command(
         commands,
@@ -78,7 +78,7 @@ def declare(commands: Commands) -> None:
         "noded events\nnoded events --pod default/web --json",
     )
     events.add_argument("-p", "--pod", default="", metavar="POD", help="only of this pod: id or name")
-    daemon_options(events)
+    daemon_options(events, json="pods:Event")
 
     inspect = command(
         commands,
@@ -94,7 +94,8 @@ def declare(commands: Commands) -> None:
         default="",
         help="what it is (default: the first found)",
     )
-    daemon_options(inspect, json=False)
+    daemon_options(inspect)
+    json_option(inspect, "pods:Inspected", always=True)
 
 
 def _session_options(to: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noded.cli.grammar.parts import Commands, command, config_option, daemon_options
+from noded.cli.grammar.parts import Commands, command, config_option, daemon_options, json_option
 
 
 def declare(commands: Commands) -> None:
@@ -20,6 +20,7 @@ def declare(commands: Commands) -> None:
     )
     wipe.add_argument("--keep-images", action="store_true", help="remove only pods and containers")
     config_option(wipe)
+    json_option(wipe, "node:Wiped")
 
     bundle = command(
         commands,
@@ -33,4 +34,16 @@ def declare(commands: Commands) -> None:
     )
     bundle.add_argument("-o", "--output", default="", metavar="FILE", help="file to write (default: made up)")
     config_option(bundle)
-    daemon_options(bundle, json=False)
+    daemon_options(bundle, json="node:Bundle")
+
+    schema = command(
+        commands,
+        "schema",
+        "what the JSON of a command looks like, as JSON Schema",
+        "noded.cli.schema:schema",
+        "noded schema\nnoded schema images ls",
+        notes="Without a command it lists those that print JSON. `events`, `logs` and `stats --watch` print "
+        "one document a line. Keys may be added; none changes its meaning or goes away.",
+    )
+    schema.add_argument("words", metavar="COMMAND", nargs="*", help="words of a command, such as images ls")
+    json_option(schema, "node:Schemas")

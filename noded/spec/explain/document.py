@@ -1,4 +1,4 @@
-"""The explanation of a spec as one JSON document (docs/explain.md has its schema)."""
+"""The explanation of a spec as one JSON document (docs/json.md has its keys)."""
 
 from __future__ import annotations
 

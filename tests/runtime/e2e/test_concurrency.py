@@ -11,7 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from noded.cli import main as command
 from tests.support.cni import WatchedPlugin
+from tests.support.documents import documented
 
 pytestmark = pytest.mark.root
 
@@ -111,7 +113,7 @@ def test_a_passed_deadline_names_the_stage(daemon, cri, bridge_plugin):
     cri.run_pod(config)
 
 
-def test_a_failing_delete_is_owed_and_told_and_paid_later(daemon, cri, bridge_plugin, oracle):
+def test_a_failing_delete_is_owed_and_told_and_paid_later(daemon, cri, bridge_plugin, oracle, capsys):
     before = oracle.take()
     pod = cri.run_pod(daemon.pod_config(cri))
     bridge_plugin.fail("DEL")
@@ -121,9 +123,8 @@ def test_a_failing_delete_is_owed_and_told_and_paid_later(daemon, cri, bridge_pl
     assert "bridge" in caught.value.details()
     status = cri.runtime.Status(cri.pb.StatusRequest(), timeout=10).status
     assert any(condition.type == "NodedNoDebts" and not condition.status for condition in status.conditions)
-    assert [debt.id for debt in cri.admin.ListDebts(cri.admin_pb.ListDebtsRequest(), timeout=10).debts] == [
-        pod
-    ]
+    assert command.run(["debts", "list", "--json", "--address", daemon.address]) == 0
+    assert [debt["id"] for debt in documented("debts list", capsys.readouterr().out)] == [pod]
     daemon.restart(hard=True)
     bridge_plugin.fail("DEL", on=False)
     cri.remove_pod(pod)

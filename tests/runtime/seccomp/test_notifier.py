@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from tests.support.daemon import REPOSITORY
+from tests.support.documents import documented
 
 pytestmark = pytest.mark.root
 
@@ -104,7 +105,7 @@ def test_a_container_is_recorded_from_its_next_start_after_the_operator_said_so(
     cri.wait_exited(container)
     done = noded(daemon, "seccomp", "record", pod, "--json")
     assert done.returncode == 0, done.stderr
-    [recording] = json.loads(done.stdout)["recordings"]
+    [recording] = documented("seccomp record", done.stdout)["recordings"]
     assert recording["attempt"] == 1
     assert recording["calls"]["mkdir"] == 1
 
