@@ -363,9 +363,11 @@ async def open_engine(
                 ladder=container_ladder,
                 nursery=services,
             )
-            metrics = NodeMetrics(sandboxes, containers, puller, events, recorder, exporter)
+            metrics = NodeMetrics(
+                sandboxes, containers, puller, events, lambda: len(nri.report()), recorder, exporter
+            )
             network.observe, puller.observe = metrics.cni, metrics.pull
-            notifier.observe = metrics.blocked_call
+            notifier.observe, nri.observe = metrics.blocked_call, metrics.nri
             yield Engine(
                 sandboxes,
                 containers,

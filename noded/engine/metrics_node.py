@@ -6,7 +6,7 @@ import os
 import resource
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from noded.tracing.export import Exporter
 from noded.tracing.recorder import Recorder
 
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_NRI_PLUGINS = 32  # with series of their own: a plugin gives itself any name
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -59,6 +60,7 @@ class NodeMetrics:
         containers: Containers,
         pulls: Pulls,
         events: Events,
+        nri_plugins: Callable[[], int],
         recorder: Recorder | None = None,
         exporter: Exporter | None = None,
     ) -> None:
@@ -109,6 +111,22 @@ class NodeMetrics:
         self._cni_seconds = metrics.histogram(
             "noded_cni_operation_seconds", "Time of CNI operations, failed ones too.", "operation"
         )
+        metrics.gauge(
+            "noded_nri_plugins",
+            "NRI plugins that take part.",
+            read=lambda: [((), float(nri_plugins()))],
+        )
+        self._nri = metrics.counter(
+            "noded_nri_calls_total",
+            "Events that NRI plugins were told of: ok, refused, or lost when the plugin was closed over it.",
+            "plugin",
+            "method",
+            "result",
+        )
+        self._nri_seconds = metrics.histogram(
+            "noded_nri_call_seconds", "Time that NRI plugins took for an event.", "plugin"
+        )
+        self._nri_seen: set[str] = set()
         self._events = metrics.counter(
             "noded_events_total", "What happened to pods and containers.", "object", "kind"
         )
@@ -198,6 +216,14 @@ class NodeMetrics:
         """A CNI operation has ended."""
         self._cni.add(operation, result)
         self._cni_seconds.observe(seconds, operation)
+
+    def nri(self, plugin: str, method: str, result: str, seconds: float) -> None:
+        """A call of an NRI plugin has ended. All plugins but the first 32 count as one."""
+        if len(self._nri_seen) < _NRI_PLUGINS:
+            self._nri_seen.add(plugin)
+        name = plugin if plugin in self._nri_seen else "other"
+        self._nri.add(name, method, result)
+        self._nri_seconds.observe(seconds, name)
 
     def blocked_call(self, name: str, count: int) -> None:
         """Containers were refused a system call that often."""

@@ -9,10 +9,8 @@ that connects in between is told of the object when it is synchronized, so none 
 
 from __future__ import annotations
 
-import json
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,38 +18,23 @@ import trio
 
 from noded.config import NriConfig
 from noded.engine.container import Container
+from noded.engine.nri_objects import Namespaces, Objects
+from noded.engine.nri_wishes import Stop, Update, Wishes
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
-from noded.errors import FailedPrecondition, NodedError
-from noded.host import sockets
+from noded.errors import FailedPrecondition
 from noded.images.library import Library
 from noded.model.host import HostFacts
 from noded.model.pod import Resources
-from noded.model.views import ContainerState
 
 if TYPE_CHECKING:
+    from noded.engine.nri_trace import Inject
     from noded.nri.events import Kind
-    from noded.nri.launch import Installed
-    from noded.nri.merge import Updates
     from noded.nri.service import Service
-    from noded.proto.nri.pkg.api.v1alpha1 import Container as NriContainer
-    from noded.proto.nri.pkg.api.v1alpha1 import (
-        ContainerEviction,
-        ContainerUpdate,
-        LinuxResources,
-    )
-    from noded.proto.nri.pkg.api.v1alpha1 import PodSandbox as NriPod
 
 log = structlog.get_logger(__name__)
 
-_UPDATE_SECONDS = 10.0  # for one container's update or eviction that a plugin wants
-_EVICTED_GRACE_SECONDS = 10.0
 _GIVEN_UP_SECONDS = 10.0  # for all plugins to hear that a creation failed; its client waits meanwhile
-
-Update = Callable[[str, dict[str, Any], Resources], Awaitable[None]]
-Stop = Callable[[str, float], Awaitable[None]]
-Inject = Callable[[Mapping[str, Any], Sequence[str]], Awaitable[Mapping[str, Any]]]
-Namespaces = Callable[[PodSandbox], dict[str, str]]
 
 
 class Nri:
@@ -66,16 +49,14 @@ class Nri:
     ) -> None:
         self._config = config
         self._facts = facts
-        self._registry = registry
-        self._images = images
+        self._objects = Objects(registry, images)
+        self._wishes = Wishes(swap_accounting=facts.swap_accounting)
+        # Told of each call of a plugin that has ended: plugin, method, result, seconds.
+        self.observe: Callable[[str, str, str, float], None] = lambda *_: None
         self._service: Service | None = None
         self._begun: set[str] = set()  # told of, or would have been, and not visible yet
         self._pods_stopped: set[str] = set()
         self._stops: dict[str, trio.Event] = {}  # set once a container's end was told
-        self._tasks: trio.Nursery | None = None
-        self._update: Update | None = None
-        self._stop: Stop | None = None
-        self._namespaces: Namespaces = lambda sandbox: {}
 
     def use(self, update: Update, stop: Stop, namespaces: Namespaces) -> None:
         """Give what itself needs this door.
@@ -84,7 +65,8 @@ class Nri:
             update, stop: change and stop a container by its id.
             namespaces: kinds and paths of a sandbox's pinned namespaces.
         """
-        self._update, self._stop, self._namespaces = update, stop, namespaces
+        self._wishes.use(update, stop)
+        self._objects.namespaces = namespaces
 
     @property
     def enabled(self) -> bool:
@@ -99,73 +81,25 @@ class Nri:
         """The connected plugins for people."""
         return self._service.report() if self._service is not None else []
 
-    # plugins
-
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Start the installed plugins, take connections of others, until cancelled.
 
         Started once the installed ones take part, or have failed to in their time.
         """
-        from noded.nri.launch import find_installed
+        from noded.nri.doors import let_in
 
-        installed = await trio.to_thread.run_sync(
-            find_installed, self._config.plugin_path, self._config.plugin_config_path
-        )
         async with trio.open_nursery() as plugins:
-            self._tasks = plugins
-            await self._start_installed(installed, plugins)
-            listener = None if self._config.disable_connections else await self._listen()
-            task_status.started()
-            if listener is None:
-                await trio.sleep_forever()
-                return
-            from noded.nri.listener import accept_plugins
-
-            try:
-                await accept_plugins(listener, self._serve)
-            finally:
-                listener.close()
-                sockets.unlink(self._config.socket)
-
-    async def _start_installed(self, installed: Sequence[Installed], plugins: trio.Nursery) -> None:
-        settled = [trio.Event() for _ in installed]
-        for one, event in zip(installed, settled, strict=True):
-            plugins.start_soon(self._ready_service().serve_installed, one, event.set)
-        for event in settled:
-            await event.wait()
-
-    async def _listen(self) -> socket.socket | None:
-        try:
-            return await trio.to_thread.run_sync(
-                lambda: sockets.bind(self._config.socket, field="nri.socket")
-            )
-        except (NodedError, OSError) as error:  # another runtime of this node has it: pods matter more
-            log.warning("NRI plugins cannot connect", error=str(error))
-            return None
-
-    async def _serve(self, stream: trio.SocketStream, pid: int) -> None:
-        await self._ready_service().serve(stream, pid)
+            self._wishes.evict_in(plugins)
+            await let_in(self._config, self._ready_service, plugins, task_status)
 
     def _ready_service(self) -> Service:
         if self._service is None:
             from noded.nri.service import Node, Service
 
-            self._service = Service(self._config, Node(snapshot=self._snapshot, update=self._apply))
+            snapshot = partial(self._objects.all, self._begun)
+            node = Node(snapshot=snapshot, update=self._wishes.grant)
+            self._service = Service(self._config, node, self.observe)
         return self._service
-
-    async def _snapshot(self) -> tuple[list[NriPod], list[NriContainer]]:
-        pods = [
-            self._pod(sandbox)
-            for sandbox in self._registry.sandboxes()
-            if sandbox.made or sandbox.id in self._begun
-        ]
-        live = (ContainerState.CREATED, ContainerState.RUNNING)
-        containers = [
-            one
-            for one in self._registry.containers()
-            if (one.made and one.view.state in live) or one.id in self._begun
-        ]
-        return pods, [await self._container(one) for one in containers]
 
     # pods
 
@@ -192,7 +126,7 @@ class Nri:
             assert self._service is not None
             await self._service.tell(
                 events.UPDATE_POD,
-                self._pod(sandbox),
+                self._objects.pod(sandbox),
                 overhead_linux_resources=from_cri(overhead),
                 linux_resources=from_cri(resources),
             )
@@ -247,8 +181,10 @@ class Nri:
 
         assert self._service is not None
         container.stage = "NRI plugins"
-        creation = await self._service.create(self._pod(container.sandbox), self._shown(container, spec))
-        await self._follow("a new container", creation.updates)
+        creation = await self._service.create(
+            self._objects.pod(container.sandbox), self._objects.shown(container, spec)
+        )
+        await self._wishes.follow("a new container", creation.updates)
         if not creation.changed:
             return spec, None
         linux = creation.adjust.linux
@@ -277,24 +213,11 @@ class Nri:
 
         Nobody is asked: the answers are those that were given when the container was made.
         """
-        from noded.engine.nri_trace import kept
+        from noded.engine.nri_trace import replayed
 
-        adjustments = await kept(container.ref.bundle)
-        if not adjustments:
-            return []
-        from noded.nri.adjust import adjusted
-        from noded.nri.merge import Creation
-        from noded.proto.nri.pkg.api.v1alpha1 import CreateContainerResponse
-
-        found = []
-        for count in range(1, len(adjustments) + 1):
-            creation = Creation(self._shown(container, spec))
-            for plugin, adjust in adjustments[:count]:
-                creation.add(plugin, CreateContainerResponse(adjust=adjust))
-            after = dict(await inject(spec, [device.name for device in creation.adjust.CDI_devices]))
-            after = adjusted(after, creation.adjust, swap_accounting=self._facts.swap_accounting)
-            found.append((adjustments[count - 1][0], after))
-        return found
+        shown = partial(self._objects.shown, container, spec)
+        swap = self._facts.swap_accounting
+        return await replayed(container.ref.bundle, shown, spec, inject, swap_accounting=swap)
 
     async def created(self, container: Container) -> None:
         """It is visible."""
@@ -334,9 +257,9 @@ class Nri:
         assert limits is not None
         before = bytes(limits)
         updates = await self._service.update(
-            self._pod(container.sandbox), await self._container(container), limits
+            self._objects.pod(container.sandbox), await self._objects.container(container), limits
         )
-        await self._follow(f"an update of {container.id[:12]}", updates)
+        await self._wishes.follow(f"an update of {container.id[:12]}", updates)
         if bytes(limits) == before:
             return None
         changed = to_cri(limits, oom_score_adj=resources.oom_score_adj)
@@ -359,8 +282,10 @@ class Nri:
         told = self._stops[container.id] = trio.Event()
         assert self._service is not None
         try:
-            updates = await self._service.stop(self._pod(container.sandbox), await self._container(container))
-            await self._follow(f"the end of {container.id[:12]}", updates)
+            updates = await self._service.stop(
+                self._objects.pod(container.sandbox), await self._objects.container(container)
+            )
+            await self._wishes.follow(f"the end of {container.id[:12]}", updates)
         except FailedPrecondition as error:
             log.warning("NRI plugin refuses what has happened", id=container.id, error=str(error))
         finally:
@@ -396,8 +321,8 @@ class Nri:
 
     async def _tell(self, kind: Kind, sandbox: PodSandbox, container: Container | None = None) -> None:
         assert self._service is not None
-        shown = await self._container(container) if container is not None else None
-        await self._service.tell(kind, self._pod(sandbox), shown)
+        shown = await self._objects.container(container) if container is not None else None
+        await self._service.tell(kind, self._objects.pod(sandbox), shown)
 
     async def _note(self, kind: Kind, sandbox: PodSandbox, container: Container | None = None) -> None:
         """Tell of what cannot be refused."""
@@ -405,72 +330,3 @@ class Nri:
             await self._tell(kind, sandbox, container)
         except FailedPrecondition as error:
             log.warning("NRI plugin refuses what has happened", id=sandbox.id, error=str(error))
-
-    def _pod(self, sandbox: PodSandbox) -> NriPod:
-        from noded.nri.objects import pod_sandbox
-
-        return pod_sandbox(sandbox.record, sandbox.view, self._namespaces(sandbox), sandbox.view.pid)
-
-    async def _container(self, container: Container) -> NriContainer:
-        data = b"{}"
-        with suppress(OSError):  # not made yet, or gone already
-            data = await trio.Path(container.ref.bundle / "config.json").read_bytes()
-        return self._shown(container, json.loads(data))
-
-    def _shown(self, container: Container, spec: dict[str, Any]) -> NriContainer:
-        from noded.nri.objects import container as shown
-
-        image = self._images.get(container.record.image_id)
-        digests = image.digests if image is not None else ()
-        return shown(
-            container.record,
-            container.view,
-            spec,
-            image_name=container.record.config.user_specified_image or container.record.config.image,
-            image_digest=digests[0] if digests else "",
-        )
-
-    # what plugins want of other containers
-
-    async def _follow(self, cause: str, updates: Updates) -> None:
-        await self._apply(cause, list(updates.by_id.values()), updates.evictions)
-
-    async def _apply(
-        self, cause: str, updates: Sequence[ContainerUpdate], evictions: Sequence[ContainerEviction]
-    ) -> list[ContainerUpdate]:
-        """Update and evict containers; return the updates that failed and must not."""
-        failed = []
-        for update in updates:
-            resources = update.linux.resources if update.linux is not None else None
-            if resources is None:
-                continue
-            try:
-                with trio.fail_after(_UPDATE_SECONDS):
-                    await self._apply_limits(update.container_id, resources)
-            except (NodedError, trio.TooSlowError) as error:
-                log.warning(
-                    "an update by an NRI plugin failed", id=update.container_id, cause=cause, error=str(error)
-                )
-                if not update.ignore_failure:
-                    failed.append(update)
-        for eviction in evictions:  # a grace period is longer than a request should wait
-            assert self._tasks is not None
-            self._tasks.start_soon(self._evict, cause, eviction)
-        return failed
-
-    async def _apply_limits(self, container_id: str, limits: LinuxResources) -> None:
-        from noded.nri.limits import to_cri, to_oci
-
-        assert self._update is not None
-        changes = to_oci(limits, swap_accounting=self._facts.swap_accounting)
-        await self._update(container_id, changes, to_cri(limits))
-
-    async def _evict(self, cause: str, eviction: ContainerEviction) -> None:
-        assert self._stop is not None
-        log.warning(
-            "an NRI plugin evicts a container", id=eviction.container_id, cause=cause, reason=eviction.reason
-        )
-        try:
-            await self._stop(eviction.container_id, _EVICTED_GRACE_SECONDS)
-        except Exception as error:
-            log.warning("not evicted", id=eviction.container_id, error=str(error))

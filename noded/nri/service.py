@@ -31,6 +31,8 @@ from noded.wire.ttrpc import Code
 log = structlog.get_logger(__name__)
 
 Snapshot = tuple[list[api.PodSandbox], list[api.Container]]
+# Of a call that has ended: plugin, method, result ("ok", "refused", "lost" or "cancelled"), seconds.
+Observe = Callable[[str, str, str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,15 @@ class Node:
 
 
 class Service:
-    """All plugins."""
+    """All plugins.
 
-    def __init__(self, config: NriConfig, node: Node) -> None:
+    Args:
+        observe: told of each event that a plugin was told of.
+    """
+
+    def __init__(self, config: NriConfig, node: Node, observe: Observe) -> None:
         self._config = config
+        self._observe = observe
         self._node = node
         self._timeouts = Timeouts(config.registration_timeout_seconds, config.request_timeout_seconds)
         self._turn = trio.Lock()
@@ -168,7 +175,7 @@ class Service:
         )
         async with self._turn:
             for plugin in self._subscribers(kind):
-                await plugin.ask(kind, request)
+                await self._ask(plugin, kind, request)
 
     async def create(self, pod: api.PodSandbox, container: api.Container) -> Creation:
         """Ask all what they make of a new container.
@@ -182,7 +189,7 @@ class Service:
         async with self._turn:
             asked = list(self._plugins)
             for plugin in self._subscribers(events.CREATE):
-                reply = await plugin.ask(events.CREATE, request)
+                reply = await self._ask(plugin, events.CREATE, request)
                 if reply is not None:
                     creation.add(plugin.label, reply)
             check_rules(self._config, creation, {plugin.name for plugin in asked})
@@ -201,7 +208,7 @@ class Service:
             plugins=[api.PluginInstance(name=one.name, index=one.index) for one in asked],
         )
         for plugin in self._subscribers(events.VALIDATE):
-            reply = await plugin.ask(events.VALIDATE, request)
+            reply = await self._ask(plugin, events.VALIDATE, request)
             if reply is None and plugin.connection.closed:
                 raise FailedPrecondition(
                     f"NRI plugin {plugin.label} was lost while it validated the container: try again"
@@ -229,11 +236,34 @@ class Service:
     async def _updates(self, kind: Kind, request: Any, updates: Updates) -> Updates:
         async with self._turn:
             for plugin in self._subscribers(kind):
-                reply = await plugin.ask(kind, request)
+                reply = await self._ask(plugin, kind, request)
                 if reply is not None:
                     updates.add(plugin.label, reply.update)
                     updates.evictions += getattr(reply, "evict", [])
         return updates
+
+    async def _ask(self, plugin: Plugin, kind: Kind, request: Any) -> Any:
+        """As `Plugin.ask`, and note how it went."""
+        began = trio.current_time()
+        result = "cancelled"
+        try:
+            reply = await plugin.ask(kind, request)
+            result = "lost" if plugin.connection.closed else "ok"
+        except FailedPrecondition:
+            result = "refused"
+            raise
+        finally:
+            seconds = trio.current_time() - began
+            self._observe(plugin.label, kind.method, result, seconds)
+            if seconds > self._timeouts.request / 2:
+                log.warning(
+                    "NRI plugin is slow: the request and all other plugins wait for it",
+                    plugin=plugin.label,
+                    method=kind.method,
+                    seconds=round(seconds, 3),
+                    limit_seconds=self._timeouts.request,
+                )
+        return reply
 
     def _subscribers(self, kind: Kind) -> list[Plugin]:
         return [plugin for plugin in self._plugins if plugin.wants(kind)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import struct
 import threading
+import time
 
 import grpc
 import pytest
 
-from tests.runtime.nri.conftest import IMAGE
+from tests.runtime.nri.conftest import IMAGE, REQUEST_SECONDS
 from tests.support.nri_plugin import NriPlugin, PluginError, Unimplemented
 
 pytestmark = pytest.mark.root
@@ -260,6 +261,41 @@ def test_a_broken_plugin_is_closed_and_the_container_is_created(plugin, cri, pod
         gate.set()
     cri.start(container)
     assert cri.exec(container, "echo", "ok").stdout == b"ok\n"
+
+
+def test_what_plugins_do_with_events_is_counted_and_slow_ones_are_named(plugin, cri, pod, daemon, metric):
+    def calls(name, result, method="CreateContainer"):
+        return metric("noded_nri_calls_total", plugin=name, method=method, result=result)
+
+    def slow(request):
+        time.sleep(REQUEST_SECONDS * 0.6)
+
+    def refuse(request):
+        raise PluginError("no")
+
+    willing, gate = plugin("10", "willing", CreateContainer=slow), threading.Event()
+    willing.connect()
+    create(cri, pod, "one")
+    assert (calls("10-willing", "ok"), metric("noded_nri_plugins")) == (1, 1)
+    assert metric("noded_nri_call_seconds_sum", plugin="10-willing") > REQUEST_SECONDS / 2
+    assert "NRI plugin is slow" in daemon.log_text()
+    plugin("20", "unwilling", CreateContainer=refuse).connect()
+    with pytest.raises(grpc.RpcError, match="20-unwilling"):
+        create(cri, pod, "two")
+    assert calls("20-unwilling", "refused") == 1
+
+    def hang(request):
+        gate.wait(30)
+
+    hanging = plugin("15", "hanging", CreateContainer=hang)
+    hanging.connect()
+    try:
+        with pytest.raises(grpc.RpcError, match="20-unwilling"):
+            create(cri, pod, "three")
+        assert hanging.closed.wait(20)
+    finally:
+        gate.set()
+    assert (calls("15-hanging", "lost"), metric("noded_nri_plugins")) == (1, 2)
 
 
 class Nonsense:

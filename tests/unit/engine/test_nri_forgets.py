@@ -35,14 +35,15 @@ class Plugins:
 def door() -> tuple[Any, Plugins]:
     """An Nri that shows pods and containers as nothing: what is in a message is not the matter here."""
 
-    class Door(Nri):
-        def _pod(self, sandbox: Any) -> Any:
+    class Shown:
+        def pod(self, sandbox: Any) -> Any:
             return None
 
-        async def _container(self, container: Any) -> Any:
+        async def container(self, container: Any) -> Any:
             return None
 
-    nri: Any = Door(NriConfig(), None, None, None)  # type: ignore[arg-type]
+    nri: Any = Nri(NriConfig(), SimpleNamespace(swap_accounting=True), None, None)  # type: ignore[arg-type]
+    nri._objects = Shown()
     nri._service = plugins = Plugins()
     return nri, plugins
 

@@ -33,7 +33,7 @@ class Nothing:
 def families(tmp_path):
     recorder = Recorder(Journal(tmp_path))
     metrics = NodeMetrics(
-        Nothing(), Nothing(), Nothing(), Nothing(), recorder, Exporter("http://127.0.0.1:1")
+        Nothing(), Nothing(), Nothing(), Nothing(), lambda: 0, recorder, Exporter("http://127.0.0.1:1")
     )
     return [one.family for one in metrics.metrics._families.values()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from noded.edge.metrics_http import MetricsServer, parse_listen
 from noded.engine.metrics import Metrics
+from noded.engine.metrics_node import NodeMetrics
 from noded.errors import InvalidArgument, Unavailable
 
 
@@ -53,6 +55,19 @@ def test_a_counter_without_labels_shows_zero_and_two_of_a_name_are_a_defect():
     assert parse(metrics) == {("a_total", ()): 0.0}
     with pytest.raises(ValueError, match="two metrics"):
         metrics.counter("a_total", "Help.")
+
+
+def test_plugins_with_names_without_end_do_not_make_series_without_end():
+    nothing = SimpleNamespace(overflows=0, views=list, debts=list, received_bytes=0, progress=list)
+    nothing.observe = lambda callback: None
+    node = NodeMetrics(nothing, nothing, nothing, nothing, lambda: 1)
+    for number in range(100):
+        for _ in range(2):
+            node.nri(f"10-{number}", "CreateContainer", "ok", 0.1)
+    found = parse(node.metrics)
+    calls = {labels[0]: value for (name, labels), value in found.items() if name == "noded_nri_calls_total"}
+    assert len(calls) == 33
+    assert (calls["10-0"], calls["other"]) == (2, 2 * (100 - 32))
 
 
 @pytest.mark.parametrize(
