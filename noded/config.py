@@ -42,6 +42,9 @@ class ImagesConfig:
     # as it says, blocking and short names excepted, and not as registries.conf says
     config_path: Path | None = None
     auth_file: Path | None = None  # containers-auth.json(5) used when kubelet sends no credential, "" = none
+    # directory with NAMESPACE.json, each as auth_file for the pods of one namespace, asked before it and for
+    # mirrors too; CRI-O's credential provider for the kubelet may write there
+    auth_dir: Path | None = Path("/etc/noded/auth")
     # containers-policy.json(5); "" = /etc/containers/policy.json, and without one all images are accepted
     signature_policy: Path | None = None
     # directory with NAMESPACE.json, each the policy for the pods of one namespace

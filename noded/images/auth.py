@@ -96,22 +96,24 @@ class Credentials:
 
     Args:
         files: in the order of precedence; missing ones are skipped.
-        helpers: default helpers for every host (registries.conf `credential-helpers`).
     """
 
     def __init__(self, files: Sequence[Path] = DEFAULT_FILES) -> None:
         self._files = tuple(files)
 
-    async def find(self, host: str, path: str, helpers: Sequence[str] = ()) -> Credential | None:
+    async def find(
+        self, host: str, path: str, helpers: Sequence[str] = (), first: Sequence[Path] = ()
+    ) -> Credential | None:
         """The credential for `host/path`, None when nobody knows one.
 
         Args:
             helpers: programs asked for any host when no file knows it (`credential-helpers` of
                 registries.conf without its reserved word `containers-auth.json`).
+            first: files that go before the others.
 
         Raises: InvalidArgument for a bad file; Unavailable when a helper fails.
         """
-        files = await trio.to_thread.run_sync(self._read)
+        files = await trio.to_thread.run_sync(_read, (*first, *self._files))
         keys = scopes(host, path)
         for file in files:
             for key in keys:
@@ -128,18 +130,19 @@ class Credentials:
                 return found
         return None
 
-    def _read(self) -> list[AuthFile]:
-        files = []
-        for name in self._files:
-            try:
-                with name.open("rb") as stream:
-                    data = stream.read(MAX_FILE_BYTES)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise InvalidArgument(f"{name} cannot be read: {error.strerror}") from error
-            files.append(parse_auth_file(data, str(name)))
-        return files
+
+def _read(names: Sequence[Path]) -> list[AuthFile]:
+    files = []
+    for name in names:
+        try:
+            with name.open("rb") as stream:
+                data = stream.read(MAX_FILE_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise InvalidArgument(f"{name} cannot be read: {error.strerror}") from error
+        files.append(parse_auth_file(data, str(name)))
+    return files
 
 
 async def ask_helper(name: str, server: str) -> Credential | None:

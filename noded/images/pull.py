@@ -38,6 +38,7 @@ from noded.images.endpoints import Endpoint, candidates, meanings, resolve
 from noded.images.fetch import Fetcher, Job, Layers
 from noded.images.flight import Flights, Work
 from noded.images.manifests import Found, Manifests
+from noded.images.namespace_logins import NamespaceLogins
 from noded.images.platform import host_platform
 from noded.images.progress import ByteCount, LayerProgress, PullProgress, snapshot
 from noded.images.proxies import Proxies
@@ -126,6 +127,7 @@ class Puller:
         self._client = client or RegistryClient(self._transport)
         files = (config.auth_file,) if config.auth_file is not None else DEFAULT_FILES
         self._credentials = credentials or Credentials(files)
+        self._logins = NamespaceLogins(config.auth_dir)
         self._manifests = Manifests(
             transport=self._transport, client=self._client, blobs=blobs, host=host or host_platform()
         )
@@ -257,7 +259,7 @@ class Puller:
         try:
             with span("policy and sources"):
                 required = await self._trust.requirements(name, namespace)
-                sources = await self._sources(name, conf, credential)
+                sources = await self._sources(name, conf, credential, namespace)
             if (present := self._library.get(name.canonical)) is not None:
                 with span("ask the registry"):
                     digest = await self._manifests.digest(sources, name)
@@ -282,6 +284,7 @@ class Puller:
                 self._transport.close()
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
                 await self._library.release(owner)
+                await self._logins.pulled(namespace, name)
         log.info(
             "image pulled",
             reference=str(name),
@@ -313,7 +316,7 @@ class Puller:
             raise Unavailable("noded does not pull images yet, or no more: try again")
         try:
             required = await self._trust.requirements(name, namespace)
-            sources = await self._sources(name, conf, None)
+            sources = await self._sources(name, conf, None, namespace)
             if known and await self._manifests.digest(sources, name) == known:
                 await self._trust.check(name, (known,), sources, required)
                 return None
@@ -348,7 +351,7 @@ class Puller:
             await self._library.lease({layer.blob_digest for layer in layers}, owner)
             for name in names:
                 try:
-                    found = await self._sources(name, conf, None)
+                    found = await self._sources(name, conf, None, "")
                     sources = [one for one in found if one.endpoint.pulls] or found
                     for layer in layers:
                         progress = LayerProgress(layer.blob_digest, layer.size_bytes)
@@ -377,8 +380,8 @@ class Puller:
             verdicts: directory for what it has found.
         """
 
-        async def sources(name: Reference) -> Sequence[Source]:
-            return await self._sources(name, await self.reload(), None)
+        async def sources(name: Reference, namespace: str) -> Sequence[Source]:
+            return await self._sources(name, await self.reload(), None, namespace)
 
         self._admission = Admission(self._trust, sources, self.names, verdicts)
         return self._admission
@@ -395,14 +398,17 @@ class Puller:
             await self._admission.keep(name, digests, required)
 
     async def _sources(
-        self, name: Reference, conf: RegistriesConf, credential: Credential | None
+        self, name: Reference, conf: RegistriesConf, credential: Credential | None, namespace: str
     ) -> tuple[Source, ...]:
         sources = []
+        own = self._logins.files(namespace, name)
         for endpoint in await trio.to_thread.run_sync(_endpoints, conf, self._config.config_path, name):
             # The client's credential is for the registry it named, not for a mirror in front of it.
             login = credential if not endpoint.mirror else None
             if login is None:
-                login = await self._credentials.find(endpoint.host, endpoint.path, conf.credential_helpers)
+                login = await self._credentials.find(
+                    endpoint.host, endpoint.path, conf.credential_helpers, own
+                )
             sources.append(Source(endpoint, login, str(name)))
         return tuple(sources)
 

@@ -25,8 +25,7 @@ def look(config: ImagesConfig) -> facts.Documents:
     except NodedError as error:
         problem = str(error)
     policy, policy_problem = _policies(config)
-    auth = config.auth_file
-    auth_problem = _read(auth, lambda data: parse_auth_file(data, str(auth)), required=True) if auth else ""
+    auth, auth_problem = _logins(config)
     return facts.Documents(
         registries_path=str(config.registries_conf),
         registries_problem=problem,
@@ -34,7 +33,7 @@ def look(config: ImagesConfig) -> facts.Documents:
         hosts_problems=tuple(_hosts(config.config_path)) if config.config_path else (),
         policy_path=policy,
         policy_problem=policy_problem,
-        auth_path=str(auth or ""),
+        auth_path=auth,
         auth_problem=auth_problem,
     )
 
@@ -47,6 +46,15 @@ def _policies(config: ImagesConfig) -> tuple[str, str]:
         if problem := _read(path, parse_policy, required=config.signature_policy == path):
             return str(path), problem
     return (str(main) if main.exists() else ""), ""
+
+
+def _logins(config: ImagesConfig) -> tuple[str, str]:
+    """The first file of credentials that is wrong, with its problem; else the one for all pods."""
+    main = [config.auth_file] if config.auth_file else []
+    for path in (*main, *(sorted(config.auth_dir.glob("*.json")) if config.auth_dir else ())):
+        if problem := _read(path, partial(parse_auth_file, source=str(path)), required=path in main):
+            return str(path), problem
+    return str(config.auth_file or ""), ""
 
 
 def _hosts(directory: Path) -> list[str]:

@@ -99,6 +99,7 @@ CRIO: Mapping[str, Rule] = {
     "crio.image.pause_command": none(NO_PAUSE),
     "crio.image.global_auth_file": maps("images.auth_file"),
     "crio.image.signature_policy": maps("images.signature_policy"),
+    "crio.image.namespaced_auth_dir": maps("images.auth_dir"),
     "crio.image.signature_policy_dir": maps("images.signature_policy_dir"),
     "crio.image.pinned_images": maps("images.pinned"),
     "crio.image.image_volumes": differs("volumes of images are directories of the container"),

@@ -37,7 +37,7 @@ class Admission:
     """Asks the policy about images.
 
     Args:
-        sources: where to ask for the signatures of a name.
+        sources: where to ask for the signatures of a name, for pods of a namespace.
         meanings: of a short name.
         verdicts: directory to keep verdicts in; made when there are any.
     """
@@ -45,7 +45,7 @@ class Admission:
     def __init__(
         self,
         checker: Checker,
-        sources: Callable[[Reference], Awaitable[Sequence[Source]]],
+        sources: Callable[[Reference, str], Awaitable[Sequence[Source]]],
         meanings: Meanings,
         verdicts: Path,
     ) -> None:
@@ -102,7 +102,7 @@ class Admission:
         verdict = await trio.to_thread.run_sync(self._verdict, name, digests, required)
         if verdict is not None and await trio.to_thread.run_sync(verdict.exists):
             return
-        await self._checker.check(name, digests, await self._sources(name), required)
+        await self._checker.check(name, digests, await self._sources(name, namespace), required)
         if verdict is not None:
             await trio.to_thread.run_sync(self._keep, verdict)
 

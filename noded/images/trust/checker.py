@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from noded.errors import FailedPrecondition, InvalidArgument, SignatureValidationFailed
+from noded.images.namespace_files import namespace_file
 from noded.images.refusals import Source
 from noded.images.registry import RegistryClient
 from noded.images.transport import Transport
@@ -29,7 +30,6 @@ from noded.wire.signature import COSIGN, SIMPLE, parse_claim
 
 DEFAULT_POLICY: Final = Path("/etc/containers/policy.json")
 MAX_FILE_BYTES: Final = 4 << 20
-_NAMESPACE_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 class Checker:
@@ -182,9 +182,7 @@ class Checker:
     def _files(self, namespace: str) -> Sequence[tuple[Path, bool]]:
         files = [(self._policy or DEFAULT_POLICY, self._policy is not None)]
         if namespace and self._namespace_policies is not None:
-            if not _NAMESPACE_CHARACTERS.issuperset(namespace):
-                raise InvalidArgument(f"{namespace!r} is no name of a Kubernetes namespace")
-            files.insert(0, (self._namespace_policies / f"{namespace}.json", False))
+            files.insert(0, (namespace_file(self._namespace_policies, namespace), False))
         return files
 
 

@@ -53,6 +53,7 @@ class Node:
         self.layout.root.mkdir(parents=True)
         self.conf = directory / "registries.conf"
         self.auth = directory / "auth.json"
+        self.auth_dir = directory / "auth"
 
     def trust(self, *hosts: Registry | str) -> None:
         names = (host if isinstance(host, str) else host.host for host in hosts)
@@ -79,7 +80,9 @@ class Node:
                 library.set_in_use(tuple)
                 await library.load()
                 await library.collect()
-                config = ImagesConfig(registries_conf=self.conf, keep_blobs=self.keep_blobs)
+                config = ImagesConfig(
+                    registries_conf=self.conf, keep_blobs=self.keep_blobs, auth_dir=self.auth_dir
+                )
                 puller = Puller(
                     config,
                     content,

@@ -114,7 +114,7 @@ def test_only_visible_toml_files_are_drop_ins(tmp_path: Path) -> None:
         ("[netwrok]\nconf_dir = '/x'", "noded.toml:1: unknown key netwrok; did you mean network?"),
         (
             "images.zzz = 1",
-            "noded.toml:1: unknown key images.zzz; valid are additional_stores, auth_file, config_path, ",
+            "noded.toml:1: unknown key images.zzz; valid are additional_stores, auth_dir, auth_file, ",
         ),
         ("root = 5", "noded.toml:1: root: expected a path, got an integer 5"),
         ("root = 'x'", "noded.toml:1: root: 'x' is not an absolute path"),

@@ -1,0 +1,21 @@
+"""Files that an administrator writes for the pods of one Kubernetes namespace, found by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from noded.errors import InvalidArgument
+
+_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def namespace_file(directory: Path, namespace: str, suffix: str = ".json") -> Path:
+    """DIRECTORY/NAMESPACE.json, whether or not it exists.
+
+    Raises: InvalidArgument for what is no name of a namespace: it comes from a client and must not lead
+        elsewhere.
+    """
+    if not namespace or not _CHARACTERS.issuperset(namespace):
+        raise InvalidArgument(f"{namespace!r} is no name of a Kubernetes namespace")
+    return directory / f"{namespace}{suffix}"
