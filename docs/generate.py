@@ -25,7 +25,8 @@ from noded.api import OciOptions
 from noded.cli.documents import schema
 from noded.cli.schema import documents
 from noded.config import Config, HandlerConfig, WorkloadConfig, WorkloadResources
-from noded.settings import RELOADABLE, documentation
+from noded.config_text import documentation
+from noded.settings import RELOADABLE
 
 DOCS = Path(__file__).resolve().parent
 REPOSITORY = DOCS.parent

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from noded.model.paths import ROOT, SOCKET, STATE
 from noded.options import AtLeast
 
 Seconds = Annotated[float, AtLeast(0)]
@@ -193,9 +194,9 @@ class HandlerConfig:
 class Config:
     """Top-level keys."""
 
-    root: Path = Path("/var/lib/noded")  # persistent state: database, images, writable layers
-    state: Path = Path("/run/noded")  # volatile state: bundles, sockets; must be on a tmpfs
-    listen: Path = Path("/run/noded/noded.sock")  # CRI socket
+    root: Path = ROOT  # persistent state: database, images, writable layers
+    state: Path = STATE  # volatile state: bundles, sockets; must be on a tmpfs
+    listen: Path = SOCKET  # CRI socket
     listen_group: str = ""  # group that may use the socket beside root, "" = root only
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # debug, info, warning, error
     # auto (console on a terminal, else json), console, json

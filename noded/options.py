@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from noded.errors import InvalidArgument
+from noded.tables import origin_of
 
 T = TypeVar("T")
 
@@ -31,20 +32,6 @@ class AtLeast:
     """Lower bound of a number, used as `Annotated[int, AtLeast(1)]`."""
 
     value: float
-
-
-class Located(dict[str, Any]):
-    """A table that knows where each of its keys was written, as `FILE:LINE`."""
-
-    def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-        super().__init__(values)
-        self.origins = dict(origins)
-
-
-def origin_of(table: Mapping[str, Any], key: str) -> str:
-    """Return `FILE:LINE: ` of a key, "" when it is not known."""
-    origin = table.origins.get(key, "") if isinstance(table, Located) else ""
-    return f"{origin}: " if origin else ""
 
 
 def parse_options(cls: type[T], table: Mapping[str, Any], where: str) -> T:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from noded import settings
+from noded import config_text
 from noded.cli import program
 from noded.config import Config
 from noded.errors import Unavailable
@@ -58,7 +58,7 @@ def running(config: Config, *, further_paths: Sequence[str] = ()) -> Iterator[st
             metrics=dataclasses.replace(config.metrics, listen=""),
             streaming=dataclasses.replace(config.streaming, address="127.0.0.1", port=0),
         )
-        (directory / "noded.toml").write_text(settings.render(apart))
+        (directory / "noded.toml").write_text(config_text.render(apart))
         process = _start(directory, further_paths)
         try:
             yield f"unix://{address}"

@@ -6,7 +6,7 @@ import argparse
 import tomllib
 from pathlib import Path
 
-from noded import settings
+from noded import config_text, settings
 from noded.cli.documents.node import ConfigChecked, Configuration
 from noded.cli.table import print_json
 from noded.errors import NodedError
@@ -14,7 +14,7 @@ from noded.errors import NodedError
 
 def show(arguments: argparse.Namespace) -> int:
     """Print the configuration in effect as TOML."""
-    text = settings.render(settings.load(Path(arguments.config)))
+    text = config_text.render(settings.load(Path(arguments.config)))
     if arguments.json:
         found: Configuration = tomllib.loads(text)
         print_json(found)
@@ -25,7 +25,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 def default(_arguments: argparse.Namespace) -> int:
     """Print every key with its default and documentation as TOML."""
-    print(settings.render_default(), end="")
+    print(config_text.render_default(), end="")
     return 0
 
 

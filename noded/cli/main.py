@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from noded.cli import grammar
 from noded.errors import NodedError
+
+if TYPE_CHECKING:
+    import argparse
 
 FAILED = 1  # the command could not do it
 INTERRUPTED = 130  # Ctrl-C, as shells report it
@@ -21,8 +24,14 @@ def run(arguments: Sequence[str]) -> int:
     0 = done, 1 = failed with one line on stderr, 2 = wrong usage (raised by argparse as
     SystemExit), 130 = interrupted.
     """
-    # Declaring every command takes 30 ms of CPU, which a restart of the daemon need not wait for.
-    parser = grammar.parser(("daemon",)) if arguments[:1] == ["serve"] else grammar.parser()
+    if len(arguments) == 3 and list(arguments[:2]) == ["serve", "--config"]:
+        # As the service runs it: argparse and the grammar take 40 ms, for which pods would wait.
+        from noded.daemon import start
+
+        return _done(lambda: start.main(Path(arguments[2])), debug=False)
+    from noded.cli import grammar
+
+    parser = grammar.parser()
     parsed = parser.parse_args(arguments)
     if parsed.version:
         from importlib.metadata import version  # here: half of what a help text would cost
@@ -32,8 +41,12 @@ def run(arguments: Sequence[str]) -> int:
     if parsed.command is None:
         parser.print_help()
         return 0
+    return _done(lambda: _command(parsed.run)(parsed), debug=parsed.debug)
+
+
+def _done(command: Callable[[], int], *, debug: bool) -> int:
     try:
-        status = _command(parsed.run)(parsed)
+        status = command()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -42,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (NodedError, OSError) as error:
-        if parsed.debug:
+        if debug:
             raise
         print(f"noded: {_one_line(error)}", file=sys.stderr)
         return FAILED
@@ -51,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     module, function = name.split(":")
-    command: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), function)
+    command: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
     return command
 
 

@@ -59,9 +59,23 @@ class Service:
 
 
 class Call:
-    """An RPC in progress. `end` stops it for the server's own reasons."""
+    """An RPC in progress. `end` stops it for the server's own reasons.
 
-    def __init__(self, service: Service, stream: H2Stream, headers: Headers, *, accepting: bool) -> None:
+    Args:
+        request: its message, if that has been read.
+        arrived: when it came, on the monotonic clock; None = now.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        stream: H2Stream,
+        headers: Headers,
+        *,
+        accepting: bool,
+        request: bytes | None = None,
+        arrived: float | None = None,
+    ) -> None:
         self._service = service
         self._headers = headers
         self._stream = stream
@@ -69,6 +83,8 @@ class Call:
         self._path = next((value for name, value in headers if name == ":path"), "")
         self._method = service.methods.get(self._path)
         self._accepting = accepting
+        self._request = request
+        self._arrived = arrived
         self._ending = False
         self._task: asyncio.Task[None] | None = None
 
@@ -78,7 +94,7 @@ class Call:
 
     def start(self) -> asyncio.Task[None]:
         """Serve the call in a task of its own."""
-        self._task = asyncio.get_running_loop().create_task(self._serve(), name=self._path)
+        self._task = asyncio.get_running_loop().create_task(self.serve(), name=self._path)
         return self._task
 
     def cancel(self) -> None:
@@ -91,7 +107,9 @@ class Call:
         self._ending = True
         self.cancel()
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
+        """Serve the call in the running task."""
+        self._task = asyncio.current_task()
         # A task has its own context, so nothing is to be unbound.
         structlog.contextvars.bind_contextvars(op=secrets.token_hex(4))
         started = time.monotonic()
@@ -156,11 +174,13 @@ class Call:
             raise Unimplemented(f"unknown method {self._path}")
         if not self._accepting:
             raise Unavailable(_SHUTTING_DOWN)
-        deadline = Deadline.of(self._headers)
+        deadline = Deadline.of(self._headers, self._arrived)
         try:
             with wait("read the request"):
-                async with asyncio.timeout(deadline.remaining_seconds()):
-                    data = await read_message(self._stream, self._service.limit_bytes)
+                data = self._request
+                if data is None:
+                    async with asyncio.timeout(deadline.remaining_seconds()):
+                        data = await read_message(self._stream, self._service.limit_bytes)
                 codec = self._service.codec
                 request = codec.decode(data, method.request)
         except TimeoutError:

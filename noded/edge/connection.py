@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grpclib.config import Configuration
 from grpclib.protocol import AbstractHandler, H2Protocol
@@ -16,7 +16,8 @@ from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 from h2.utilities import SizeLimitDict
 
-from noded.edge.call import Call, Headers
+if TYPE_CHECKING:
+    from noded.edge.call import Headers
 
 # kubelet keeps one connection for all runtime calls; RunPodSandbox of a whole node may wait for a
 # slow CNI at once, and lists must still get through. h2's default is 100.
@@ -41,12 +42,25 @@ _H2_CONFIGURATION = H2Configuration(
 )
 
 
+class AnyCall(Protocol):
+    """One RPC in progress: `noded.edge.call.Call`, or one that waits to become one."""
+
+    @property
+    def streaming(self) -> bool: ...
+
+    def start(self) -> asyncio.Task[None]: ...
+
+    def cancel(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Calls(AbstractHandler):
     """The calls of one connection, as grpclib reports them."""
 
-    def __init__(self, open_call: Callable[[H2Stream, Headers], Call]) -> None:
+    def __init__(self, open_call: Callable[[H2Stream, Headers], AnyCall]) -> None:
         self._open_call = open_call
-        self._calls: dict[H2Stream, tuple[Call, asyncio.Task[None]]] = {}
+        self._calls: dict[H2Stream, tuple[AnyCall, asyncio.Task[None]]] = {}
 
     def accept(self, stream: H2Stream, headers: Headers, release_stream: Callable[[], None]) -> None:
         call = self._open_call(stream, headers)
@@ -71,7 +85,7 @@ class Calls(AbstractHandler):
         for call, _ in self._calls.values():
             call.cancel()
 
-    def running(self) -> list[tuple[Call, asyncio.Task[None]]]:
+    def running(self) -> list[tuple[AnyCall, asyncio.Task[None]]]:
         """The calls in progress, with their tasks."""
         return list(self._calls.values())
 
@@ -81,7 +95,7 @@ class Connection(H2Protocol):
 
     def __init__(
         self,
-        open_call: Callable[[H2Stream, Headers], Call],
+        open_call: Callable[[H2Stream, Headers], AnyCall],
         opened: Callable[[Connection], None],
         lost: Callable[[Connection], None],
     ) -> None:

@@ -24,13 +24,13 @@ class Deadline:
     at: float | None = None
 
     @classmethod
-    def of(cls, headers: list[tuple[str, str]]) -> Deadline:
-        """Read `grpc-timeout`. Raises: InvalidArgument."""
+    def of(cls, headers: list[tuple[str, str]], arrived: float | None = None) -> Deadline:
+        """Read `grpc-timeout`, which began when the headers arrived, None = now. Raises: InvalidArgument."""
         try:
             parsed = _HeaderDeadline.from_headers(headers)
             if parsed is None:
                 return cls()
-            return cls(time.monotonic() + parsed.time_remaining())
+            return cls((time.monotonic() if arrived is None else arrived) + parsed.time_remaining())
         except (ValueError, OverflowError) as error:
             raise InvalidArgument(f"grpc-timeout: {error}") from error
 

@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import structlog
-from grpclib.protocol import Stream as H2Stream
+from noded.edge.connection import AnyCall, Connection
+from noded.edge.early import EarlyCall, Gate
 
-from noded.edge.call import Call, Headers, Observer, Service
-from noded.edge.codec import Codec
-from noded.edge.connection import Connection
-from noded.edge.method import Method, table
-from noded.tracing.spans import Record
+if TYPE_CHECKING:  # a server listens before there is anything to serve
+    from grpclib.protocol import Stream as H2Stream
 
-log = structlog.get_logger(__name__)
+    from noded.edge.call import Call, Headers, Observer
+    from noded.edge.method import Method
+    from noded.tracing.spans import Record
 
 LIMIT_BYTES = 16 * 2**20  # kubelet's own limit for what it receives
 
@@ -33,22 +34,56 @@ _BACKLOG = 128
 class Server:
     """Serves a table of methods on listening sockets.
 
+    It may listen before it has the methods: calls wait for `serve`, but for those that `known` answers.
     All methods run in the event loop that started the server. `drain` ends it; it cannot be
     started again.
+
+    Args:
+        known: answers to list methods without a filter, by path, good until `serve`.
+        limit_bytes: size of the largest message, in either direction.
     """
 
-    def __init__(
-        self,
-        methods: Iterable[Method],
-        *,
-        limit_bytes: int = LIMIT_BYTES,
-        observe: Observer | None = None,
-        record: Callable[[str, str], Record | None] | None = None,
-    ) -> None:
-        self._service = Service(table(methods), Codec(), limit_bytes, observe, record)
+    def __init__(self, known: Mapping[str, bytes] | None = None, *, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._gate = Gate(known or {}, limit_bytes)
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._accepting = True
+
+    @property
+    def answered_early(self) -> int:
+        """How many lists were answered before `serve`."""
+        return self._gate.answered
+
+    async def heard(self, seconds: float) -> None:
+        """Wait until all that is known was asked for once, no longer than `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gate.asked.wait()
+
+    def serve(
+        self,
+        methods: Iterable[Method],
+        *,
+        observe: Observer | None = None,
+        record: Callable[[str, str], Record | None] | None = None,
+    ) -> None:
+        """Let calls in. `observe` and `record` as in `noded.edge.call.Service`.
+
+        Raises: ValueError when two methods have one path.
+        """
+        from noded.edge.call import Call, Service
+        from noded.edge.codec import Codec
+        from noded.edge.method import table
+
+        service = Service(table(methods), Codec(), self._gate.limit_bytes, observe, record)
+
+        def make(
+            stream: H2Stream, headers: Headers, *, request: bytes | None = None, arrived: float | None = None
+        ) -> Call:
+            accepting = self._accepting
+            return Call(service, stream, headers, accepting=accepting, request=request, arrived=arrived)
+
+        self._gate.open(make)
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections on a bound socket; `drain` closes it. May be called for several."""
@@ -77,7 +112,9 @@ class Server:
         for call, _ in self._running():
             call.end()
         if not await _wait([task for _, task in self._running()], _UNWIND_SECONDS):
-            log.warning(
+            import structlog
+
+            structlog.get_logger(__name__).warning(
                 "calls did not unwind", methods=sorted(task.get_name() for _, task in self._running())
             )
         connections = list(self._connections)
@@ -90,14 +127,16 @@ class Server:
             await _wait(closing, _GOODBYE_SECONDS)
         return finished
 
-    def _running(self) -> list[tuple[Call, asyncio.Task[None]]]:
+    def _running(self) -> list[tuple[AnyCall, asyncio.Task[None]]]:
         return [item for connection in self._connections for item in connection.calls.running()]
 
     def _protocol(self) -> Connection:
         return Connection(self._open_call, self._connections.add, self._connections.discard)
 
-    def _open_call(self, stream: H2Stream, headers: Headers) -> Call:
-        return Call(self._service, stream, headers, accepting=self._accepting)
+    def _open_call(self, stream: H2Stream, headers: Headers) -> AnyCall:
+        if self._gate.make is not None:
+            return self._gate.make(stream, headers)
+        return EarlyCall(self._gate, stream, headers)
 
 
 async def _wait(

@@ -46,7 +46,7 @@ from noded.model.image import Image
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode
 from noded.model.records import SandboxRecord
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 from noded.plugins import Hooks
 from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec

@@ -55,7 +55,7 @@ from noded.model.checkpoint import (
     dumped_spec,
 )
 from noded.model.paths import Layout
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 
 log = structlog.get_logger(__name__)
 

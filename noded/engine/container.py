@@ -20,7 +20,8 @@ from noded.model.lifecycle import (
 )
 from noded.model.records import ContainerRecord
 from noded.model.runtime import Exit, TaskRef
-from noded.model.views import ContainerState, ContainerView
+from noded.model.states import ContainerState
+from noded.model.views import ContainerView
 from noded.store.containers import ContainerRows
 
 
@@ -69,7 +70,7 @@ class Container:
     @property
     def made(self) -> bool:
         """Whether it was completed, or what is left of it is known to stay for now."""
-        return self.record.intent is not ContainerIntent.CREATING
+        return self.record.intent.made
 
     @property
     def visible(self) -> bool:
@@ -129,7 +130,7 @@ class Container:
             id=record.id,
             sandbox_id=record.key.sandbox_id,
             config=record.config,
-            state=container_state(record.intent, ended),
+            state=container_state(record.intent, exited=ended is not None),
             created_at_ns=record.created_at_ns,
             image_id=record.image_id,
             log_path=record.log_path,

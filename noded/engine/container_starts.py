@@ -14,7 +14,7 @@ from noded.engine.supervise import Supervisor
 from noded.errors import FailedPrecondition, NodedError
 from noded.model.lifecycle import ContainerIntent
 from noded.model.runtime import Exit
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 from noded.tracing.spans import span
 
 log = structlog.get_logger(__name__)

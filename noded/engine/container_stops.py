@@ -14,7 +14,7 @@ from noded.engine.nri import Nri
 from noded.engine.supervise import Supervisor
 from noded.model.runtime import Exit
 from noded.model.signals import signal_number
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 from noded.tracing.spans import span
 
 log = structlog.get_logger(__name__)

@@ -27,7 +27,8 @@ from noded.images.library import Library
 from noded.model.container import ContainerConfig
 from noded.model.lifecycle import ContainerIntent
 from noded.model.paths import Layout
-from noded.model.views import ContainerState, ContainerView
+from noded.model.states import ContainerState
+from noded.model.views import ContainerView
 from noded.spec.seccomp.annotations import NotifyMode
 from noded.store.containers import ContainerRows
 from noded.tracing.spans import about

@@ -13,7 +13,7 @@ from noded.engine.container import Container
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.images.library import Library
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 
 if TYPE_CHECKING:
     from noded.proto.nri.pkg.api.v1alpha1 import Container as NriContainer

@@ -21,7 +21,7 @@ from noded.host.cgroups import Cgroups
 from noded.model.host import HostFacts
 from noded.model.pod import Resources
 from noded.model.runtime import ExecResult, Sandbox
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 from noded.spec.process import exec_process
 from noded.spec.resources import merge_resources, overlay, update_resources
 from noded.spec.validate import check_resources

@@ -16,8 +16,6 @@ from noded.model.timeline import Subject
 from noded.model.views import SandboxView
 from noded.store.sandboxes import SandboxRows
 
-_HIDDEN = frozenset({SandboxIntent.CREATING, SandboxIntent.OWED})
-
 
 class PodSandbox:
     """One sandbox. `record` is what the database holds, always; `view` is derived from it.
@@ -53,7 +51,7 @@ class PodSandbox:
     @property
     def made(self) -> bool:
         """Whether it was completed, or what is left of it is known to stay, and no client told it is gone."""
-        return self.record.intent not in _HIDDEN
+        return self.record.intent.made
 
     @property
     def visible(self) -> bool:

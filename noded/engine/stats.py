@@ -33,7 +33,8 @@ from noded.host.network_stats import InterfaceStats
 from noded.images.usage import Measurement
 from noded.model.host import CgroupDriver
 from noded.model.paths import Layout
-from noded.model.views import ContainerState, ContainerView, SandboxState, SandboxView
+from noded.model.states import ContainerState, SandboxState
+from noded.model.views import ContainerView, SandboxView
 
 log = structlog.get_logger(__name__)
 

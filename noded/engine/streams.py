@@ -23,7 +23,7 @@ from noded.errors import FailedPrecondition
 from noded.host import namespaces
 from noded.model.paths import Layout
 from noded.model.runtime import ExecStream
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 from noded.spec.process import exec_process
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,7 @@ from noded.engine.container import Container
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.handlers import Handlers
 from noded.host.cgroup_stats import CgroupUsage
-from noded.model.views import ContainerState
+from noded.model.states import ContainerState
 
 log = structlog.get_logger(__name__)
 

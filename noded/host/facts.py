@@ -10,6 +10,7 @@ from pathlib import Path
 from noded.config import Config
 from noded.errors import InvalidArgument
 from noded.host import cgroup_hierarchies, lsm, processes
+from noded.host.boot import boot_id
 from noded.model.host import CgroupDriver, HostFacts
 
 _SYSTEMD_BOOTED = Path("/run/systemd/system")
@@ -40,11 +41,6 @@ def choose_driver(wanted: str, *, systemd: bool) -> CgroupDriver:
 def systemd_runs() -> bool:
     """Tell whether systemd is PID 1. Spec: sd_booted(3)."""
     return _SYSTEMD_BOOTED.is_dir()
-
-
-def boot_id() -> str:
-    """Return the id of this boot of the kernel."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def collect(config: Config) -> HostFacts:

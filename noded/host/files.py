@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from noded.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted
 from noded.host import libc
@@ -16,8 +14,6 @@ from noded.host.beneath import open_beneath, resolve_beneath
 from noded.host.trees import remove_tree
 
 __all__ = [
-    "Lock",
-    "lock",
     "open_beneath",
     "publish",
     "read_beneath",
@@ -142,54 +138,3 @@ def _read_limited(fd: int, limit_bytes: int, what: str) -> bytes:
         chunks.append(chunk)
         left -= len(chunk)
     raise ResourceExhausted(f"{what} is larger than {limit_bytes} bytes")
-
-
-class Lock:
-    """An exclusive lock that ends with this process, however it ends. See `lock`."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def close(self) -> None:
-        """Give the lock up. Idempotent. The file stays: removing it would race with the next owner."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def lock(path: Path) -> Lock:
-    """Take an exclusive lock (flock(2)) so that two daemons never share a directory.
-
-    A child forked without exec holds the lock too: it must close its inherited descriptors.
-
-    Raises: FailedPrecondition naming the process that has it.
-    """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise libc.os_error(error, f"cannot open the lock {path}") from None
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise FailedPrecondition(
-                f"{path.parent} is in use by noded process {holder}: stop it, or use another directory"
-            ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except OSError as error:
-        os.close(fd)
-        raise libc.os_error(error, f"cannot lock {path}") from None
-    except BaseException:
-        os.close(fd)
-        raise
-    return Lock(fd)

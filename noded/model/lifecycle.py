@@ -11,11 +11,13 @@ there is no second place where a state could be remembered differently.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noded.errors import Internal
-from noded.model.runtime import Exit
-from noded.model.views import ContainerState, SandboxState
+from noded.model.states import ContainerState, SandboxState
+
+if TYPE_CHECKING:
+    from noded.model.runtime import Exit
 
 
 class SandboxIntent(StrEnum):
@@ -25,12 +27,22 @@ class SandboxIntent(StrEnum):
     STOPPED = "stopped"  # everything down but the record
     OWED = "owed"  # clients were told it is gone, but a teardown is still owed
 
+    @property
+    def made(self) -> bool:
+        """Whether it was completed, or what is left of it is known to stay, and no client told it is gone."""
+        return self not in (SandboxIntent.CREATING, SandboxIntent.OWED)
+
 
 class ContainerIntent(StrEnum):
     CREATING = "creating"
     CREATED = "created"
     STARTED = "started"
     REMOVING = "removing"
+
+    @property
+    def made(self) -> bool:
+        """Whether it was completed, or what is left of it is known to stay for now."""
+        return self is not ContainerIntent.CREATING
 
 
 SANDBOX_STEPS: dict[SandboxIntent, frozenset[SandboxIntent]] = {
@@ -60,15 +72,25 @@ def sandbox_state(intent: SandboxIntent) -> SandboxState:
     return SandboxState.READY if intent is SandboxIntent.READY else SandboxState.NOTREADY
 
 
-def container_state(intent: ContainerIntent, exited: Exit | None) -> ContainerState:
+def container_state(intent: ContainerIntent, *, exited: bool) -> ContainerState:
     """The CRI state of a container. A recorded exit wins; a half-made container counts as exited."""
-    if exited is not None:
+    if exited:
         return ContainerState.EXITED
     if intent is ContainerIntent.CREATED:
         return ContainerState.CREATED
     if intent is ContainerIntent.STARTED:
         return ContainerState.RUNNING
     return ContainerState.EXITED
+
+
+def sandbox_seen(intent: SandboxIntent, *, same_boot: bool) -> SandboxState:
+    """The state that a start shows: what an earlier boot has run is not running."""
+    return sandbox_state(intent) if same_boot else SandboxState.NOTREADY
+
+
+def container_seen(intent: ContainerIntent, *, exited: bool, same_boot: bool) -> ContainerState:
+    """The state that a start shows, as `sandbox_seen`."""
+    return container_state(intent, exited=exited or not same_boot)
 
 
 def exit_reason(exited: Exit, *, started: bool) -> str:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# Where it is without configuration.
+ROOT = Path("/var/lib/noded")
+STATE = Path("/run/noded")
+SOCKET = STATE / "noded.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

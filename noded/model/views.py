@@ -7,27 +7,11 @@ identity: same object, same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from noded.model.container import ContainerConfig, ContainerUser
 from noded.model.pod import PodConfig, Resources
-
-
-class SandboxState(IntEnum):
-    """CRI `PodSandboxState`."""
-
-    READY = 0
-    NOTREADY = 1
-
-
-class ContainerState(IntEnum):
-    """CRI `ContainerState`."""
-
-    CREATED = 0
-    RUNNING = 1
-    EXITED = 2
-    UNKNOWN = 3
+from noded.model.states import ContainerState, SandboxState
 
 
 @dataclass(frozen=True, eq=False)

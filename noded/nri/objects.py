@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noded.model.records import ContainerRecord, SandboxRecord
-from noded.model.views import ContainerState, ContainerView, SandboxView
+from noded.model.states import ContainerState
+from noded.model.views import ContainerView, SandboxView
 from noded.nri.limits import from_cri, from_oci
 from noded.proto.nri.pkg.api import v1alpha1 as api
 

@@ -17,19 +17,12 @@ parts of one submessage are merged.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Final, TypeVar
 
-VARINT: Final = 0
-FIXED64: Final = 1
-LENGTH: Final = 2
-FIXED32: Final = 5
+from noded.wire.protobuf import LENGTH, VARINT, scan
 
-_FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
-_VARINT_BYTES: Final = 10
-_MAX_NUMBER: Final = (1 << 29) - 1
 _SHOWN_BYTES: Final = 16
 
 M = TypeVar("M", bound="Message")
@@ -150,49 +143,6 @@ def kinds(cls: type[Message]) -> dict[str, Kind]:
     """The declared fields of a message, by name, in order of their numbers."""
     declared: Any = cls
     return _kinds(declared)
-
-
-def scan(data: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Yield (field number, wire type, value): an unsigned int for varints, else bytes.
-
-    Raises: ValueError saying at which byte and what is wrong.
-    """
-    position = 0
-    while position < len(data):
-        start = position
-        key, position = _varint(data, position)
-        number, wire = key >> 3, key & 7
-        if not 1 <= number <= _MAX_NUMBER:
-            raise ValueError(f"field number {number} at byte {start} is not possible")
-        if wire == VARINT:
-            value, position = _varint(data, position)
-            yield number, wire, value
-            continue
-        if wire == LENGTH:
-            length, position = _varint(data, position)
-        elif wire in _FIXED_BYTES:
-            length = _FIXED_BYTES[wire]
-        else:
-            raise ValueError(f"field {number} at byte {start} has wire type {wire}, which is none of proto3")
-        end = position + length
-        if end > len(data):
-            raise ValueError(
-                f"field {number} at byte {start} says {length} bytes, but {len(data) - position} are left"
-            )
-        yield number, wire, data[position:end]
-        position = end
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for index in range(_VARINT_BYTES):
-        if position + index >= len(data):
-            raise ValueError(f"the number at byte {position} is cut")
-        byte = data[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value & ((1 << 64) - 1), position + index + 1
-    raise ValueError(f"the number at byte {position} has more than {_VARINT_BYTES} bytes")
 
 
 def put_varint(out: bytearray, value: int) -> None:

@@ -31,6 +31,7 @@ from noded.store.images import decode as decode_image
 from noded.store.sandboxes import SandboxRows
 from noded.store.schema import MIGRATIONS
 from noded.wire.messages import encode
+from noded.wire.protobuf import record
 
 _CGROUP = {
     "cpu.stat": b"usage_usec 5123456\nuser_usec 4000000\nsystem_usec 1123456\nnr_periods 100\n",
@@ -68,8 +69,8 @@ class SimulatedNode:
 
     async def load(self) -> None:
         """Fill memory from the database, as the daemon does before its first answer."""
-        for record in await self._sandbox_rows.load():
-            self.registry.add_sandbox(PodSandbox(self._sandbox_rows, record, self._events))
+        for row in await self._sandbox_rows.load():
+            self.registry.add_sandbox(PodSandbox(self._sandbox_rows, row, self._events))
         sandboxes = {one.id: one for one in self.registry.sandboxes()}
         for row in await self._container_rows.load():
             sandbox = sandboxes[row.key.sandbox_id]
@@ -139,7 +140,7 @@ class SimulatedNode:
         for number, one in enumerate(self.registry.containers()):
             usage = usage_v2(lambda controller, name: _CGROUP.get(name), number, number)
             sample = ContainerSample(one.view, usage, 1)
-            records.append(stats_wire.record(1, stats_wire.container(sample, b"\x0a\x02id", b"/var")))
+            records.append(record(1, stats_wire.container(sample, b"\x0a\x02id", b"/var")))
         return b"".join(records)
 
 

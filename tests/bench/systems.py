@@ -8,7 +8,9 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from tests.bench.account import Account
 from tests.bench.programs import installed, runtime_program
 from tests.support import cni
 from tests.support.cri_client import Cri
-from tests.support.daemon import NodedDaemon
+from tests.support.daemon import REPOSITORY, NodedDaemon
 from tests.support.processes import end
 
 READY_SECONDS = 60.0
@@ -37,8 +39,8 @@ class System(Protocol):
     helpers: frozenset[str]  # programs that belong to one pod, not to the daemon
     account: Account | None  # None: its CPU and memory are not known
 
-    def start(self) -> None:
-        """Start the daemon and return when it answers."""
+    def start(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """Start the daemon and return when it is ready; `meanwhile` is called once the process runs."""
 
     def stop(self) -> None:
         """End the daemon; pods go on."""
@@ -69,6 +71,16 @@ class Subject:
         return self.system.account.cpu_seconds() if self.system.account else float("nan")
 
 
+class _Packaged(NodedDaemon):
+    """Started as the packages' launcher does it: without `site`, whose work is not noded's."""
+
+    def command(self) -> list[str]:
+        paths = [str(REPOSITORY), *(str(path) for path in (REPOSITORY / "plugins").iterdir())]
+        paths += [path for path in sys.path if path.endswith("-packages")]
+        code = f"import sys; sys.path += {paths}; from noded.__main__ import main; main()"
+        return [sys.executable, "-IS", "-c", code, *super().command()[3:]]
+
+
 class Noded:
     """The noded of this tree."""
 
@@ -78,21 +90,19 @@ class Noded:
     def __init__(self, directory: Path, registry: str, sandbox_image: str) -> None:
         del sandbox_image  # it needs none
         self.account = Account(f"bench-{secrets.token_hex(4)}")
-        self.daemon = NodedDaemon(
+        self.daemon = _Packaged(
             directory,
             insecure=[registry],
             settings={"log_level": "info", "log_format": "json"},
-            # Installed packages carry bytecode: compiling at each start is no part of the product.
-            environment={"PYTHONDONTWRITEBYTECODE": ""},
         )
         self.daemon.cgroup_parent = self.account.pods
         self.daemon.prepare()
         self.address = self.daemon.address
         self.handlers = {name: name for name in installed()}
 
-    def start(self) -> None:
+    def start(self, meanwhile: Callable[[], None] | None = None) -> None:
         with self.account.entered():
-            self.daemon.start()
+            self.daemon.start(meanwhile=meanwhile)
 
     def stop(self) -> None:
         self.daemon.stop()
@@ -157,7 +167,7 @@ default_runtime_name = "runc"
 """
         )
 
-    def start(self) -> None:
+    def start(self, meanwhile: Callable[[], None] | None = None) -> None:
         with self.account.entered(), (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [CONTAINERD, "--config", str(self._config), "--log-level", "info"],
@@ -166,6 +176,8 @@ default_runtime_name = "runc"
                 stderr=log,
                 start_new_session=True,
             )
+            if meanwhile is not None:
+                meanwhile()
         wait_answer(self.address, self.log_text)
 
     def log_text(self) -> str:
@@ -207,7 +219,7 @@ class Endpoint:
         self.handlers = {"runc": ""}  # its default, whatever that is
         self._directory = directory / self.name
 
-    def start(self) -> None:
+    def start(self, meanwhile: Callable[[], None] | None = None) -> None:
         wait_answer(self.address, lambda: "")
 
     def stop(self) -> None:

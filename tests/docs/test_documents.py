@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from noded import settings
+from noded import config_text
 from noded.cli.main import run
 from noded.config import Config
 
@@ -73,7 +73,7 @@ def test_files_that_the_readme_names_exist():
 
 def test_the_example_configuration_is_what_config_default_prints():
     # `make regen` writes it anew.
-    assert (REPOSITORY / "packaging" / "noded.toml").read_text() == settings.render_default()
+    assert (REPOSITORY / "packaging" / "noded.toml").read_text() == config_text.render_default()
 
 
 def tables() -> dict[str, object]:
@@ -84,7 +84,7 @@ def tables() -> dict[str, object]:
 
 @pytest.mark.parametrize("table", tables())
 def test_every_configuration_key_is_in_the_example_with_an_explanation(table):
-    example = settings.render_default()
+    example = config_text.render_default()
     start = example.index(f"\n[{table}]") if table else 0
     section = example[start + 2 :].partition("\n[")[0]
     for field in fields(tables()[table]):

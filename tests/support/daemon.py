@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -144,8 +144,12 @@ class NodedDaemon:
         """Descriptors that the daemon inherits."""
         return ()
 
-    def start(self, seconds: float = READY_SECONDS) -> None:
-        """Start the daemon and wait until it says READY=1; fails with its log otherwise."""
+    def start(self, seconds: float = READY_SECONDS, meanwhile: Callable[[], None] | None = None) -> None:
+        """Start the daemon and wait until it says READY=1; fails with its log otherwise.
+
+        Args:
+            meanwhile: called once the process runs.
+        """
         assert not self.running
         notify = self.state / "notify.sock"
         notify.unlink(missing_ok=True)
@@ -162,6 +166,8 @@ class NodedDaemon:
                 start_new_session=True,
             )
             try:
+                if meanwhile is not None:
+                    meanwhile()
                 self._wait_ready(ready, seconds)
             except BaseException:
                 self.kill()

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noded import config_text, settings
+from noded import config_text, settings, tables
 from noded.cli.config_import import containerd, crio
 from noded.cli.config_import.translation import NONE, Translation
 from noded.cli.documents.node import ConfigImported
@@ -58,7 +58,7 @@ def toml(table: Mapping[str, Any]) -> str:
     Raises: InvalidArgument when a value does not fit its key.
     """
     text = config_text.render_table(table)
-    settings.interpret(settings.parse(text, "noded.toml"))
+    settings.interpret(tables.parse(text, "noded.toml"))
     return text
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from noded.cli import program
 from noded.cli.demo import network
 from noded.errors import DeadlineExceeded, Internal
-from noded.host import files
+from noded.host.lock import Lock, lock
 from noded.host.mountinfo import parse_mountinfo, read_mountinfo
 
 _READY_SECONDS = 30.0
@@ -60,10 +60,10 @@ class Node:
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    def claim(self) -> files.Lock:
+    def claim(self) -> Lock:
         """Make the directory and a lock in it: what is not locked belongs to a demo that was killed."""
         self.directory.mkdir(mode=0o711, exist_ok=True)
-        return files.lock(self.directory / "demo.lock")
+        return lock(self.directory / "demo.lock")
 
     def prepare(self, runtime: str, subnet: IPv4Network, **more: float) -> None:
         """Make the directories and write the configuration, noded's and the pod network's.

@@ -9,7 +9,6 @@ from noded.edge.cri.entries import Entries
 from noded.edge.cri.fields import non_negative, required
 from noded.edge.cri.info import SERVICE
 from noded.edge.cri.resolve import full_id
-from noded.edge.cri.stats_wire import record
 from noded.edge.cri.statuses import Statuses
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
@@ -17,6 +16,7 @@ from noded.model.pod import Resources
 from noded.model.views import ContainerView
 from noded.proto.runtime import v1
 from noded.wire.messages import encode
+from noded.wire.protobuf import record
 
 
 class ContainerService:

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 
 from noded.edge.cri.core import Events
 from noded.edge.cri.info import SERVICE
-from noded.edge.cri.stats_wire import number, record
 from noded.edge.cri.statuses import Statuses
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, server_stream
 from noded.engine.events import LifeEvent
 from noded.proto.runtime import v1
+from noded.wire.protobuf import number, record
 
 
 class EventService:

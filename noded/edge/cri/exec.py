@@ -12,7 +12,7 @@ from noded.edge.cri.unimplemented import refuse
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
 from noded.errors import FailedPrecondition, InvalidArgument
-from noded.model.views import ContainerState, SandboxState
+from noded.model.states import ContainerState, SandboxState
 from noded.proto.runtime import v1
 from noded.streams.requests import CommandRequest, ForwardRequest
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from noded.edge.cri.core import Images
 from noded.edge.cri.fields import enum
 from noded.model.image import Image
-from noded.model.views import ContainerState, ContainerView, SandboxState, SandboxView
+from noded.model.states import ContainerState, SandboxState
+from noded.model.views import ContainerView, SandboxView
 from noded.proto.runtime import v1
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from noded.edge.cri.metric_families import FAMILIES, Family, Moment
-from noded.edge.cri.stats_wire import number, record, value, varint
 from noded.engine.stats import ContainerDetail, PodDetail
 from noded.host.cgroup_detail import CgroupDetail
 from noded.host.network_stats import InterfaceStats
+from noded.wire.protobuf import number, record, value, varint
 
 _HEADS = {family.name: record(1, family.name.encode()) + number(3, int(family.type)) for family in FAMILIES}
 _OF_CGROUP = tuple((family, family.of_cgroup) for family in FAMILIES if family.of_cgroup is not None)

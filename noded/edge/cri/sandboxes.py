@@ -11,13 +11,13 @@ from noded.edge.cri.entries import Entries
 from noded.edge.cri.fields import required
 from noded.edge.cri.info import SERVICE
 from noded.edge.cri.resolve import full_id
-from noded.edge.cri.stats_wire import number, record
 from noded.edge.cri.statuses import Statuses
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
 from noded.model.views import SandboxView
 from noded.proto.runtime import v1
 from noded.wire.messages import encode
+from noded.wire.protobuf import number, record
 
 
 class SandboxService:

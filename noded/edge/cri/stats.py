@@ -17,9 +17,11 @@ from noded.edge.deadline import Deadline
 from noded.edge.method import Method, server_stream, unary
 from noded.engine.stats import ContainerSample, PodSample
 from noded.errors import NotFound
-from noded.model.views import ContainerView, SandboxState, SandboxView
+from noded.model.states import SandboxState
+from noded.model.views import ContainerView, SandboxView
 from noded.proto.runtime import v1
 from noded.wire.messages import encode
+from noded.wire.protobuf import record
 
 _PODS_PER_TURN = 8  # metrics of a pod take about 0.3 ms to encode; others get their turn in between
 _CHUNK_BYTES = 2**20  # of one message of a stream
@@ -146,7 +148,7 @@ class StatsService:
         """A record of field 1 for each container, as all three answers have it."""
         budget = deadline.budget_seconds()
         samples = await self._bridge.call(self._stats.containers, views, deadline_seconds=budget)
-        return [stats_wire.record(1, message) for message in self._encoded(samples)]
+        return [record(1, message) for message in self._encoded(samples)]
 
     def _encoded(self, samples: Iterable[ContainerSample]) -> Iterator[bytes]:
         mount_point = self._stats.mount_point.encode(errors="replace")
@@ -180,7 +182,7 @@ class StatsService:
     async def _pod_records(self, views: Collection[SandboxView], deadline: Deadline) -> list[bytes]:
         budget = deadline.budget_seconds()
         samples = await self._bridge.call(self._stats.pods, views, deadline_seconds=budget)
-        return [stats_wire.record(1, self._pod(sample)) for sample in samples]
+        return [record(1, self._pod(sample)) for sample in samples]
 
     def _pod(self, sample: PodSample) -> bytes:
         attributes = self._pod_attributes.of(sample.view)
@@ -207,7 +209,7 @@ class StatsService:
         records = []
         for index, pod in enumerate(pods, start=1):
             moment = metric_families.Moment(at_ns=pod.at_ns, filesystem=filesystem)
-            records.append(stats_wire.record(1, metric_wire.pod(pod, moment)))
+            records.append(record(1, metric_wire.pod(pod, moment)))
             if index % _PODS_PER_TURN == 0:
                 await asyncio.sleep(0)
         return records

@@ -12,43 +12,11 @@ from collections.abc import Iterable
 from noded.engine.stats import ContainerSample, PodSample
 from noded.host.cgroup_stats import CgroupUsage, Pressure, Stall
 from noded.host.network_stats import InterfaceStats
+from noded.wire.protobuf import number, record, value
 
 _DOUBLE = struct.Struct("<d")
-_SMALL = [bytes((number,)) for number in range(128)]
-# Field n with wire type 0 (number), 1 (double) and 2 (length).
-_NUMBER = [_SMALL[n << 3] if n else b"" for n in range(16)]
-_FIXED = [_SMALL[n << 3 | 1] if n else b"" for n in range(16)]
-_LENGTH = [_SMALL[n << 3 | 2] if n else b"" for n in range(16)]
-
-
-def varint(number: int) -> bytes:
-    """A number of 0 to 2^64 - 1."""
-    if number < 128:
-        return _SMALL[number]
-    out = bytearray()
-    while number >= 128:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def record(field: int, payload: bytes) -> bytes:
-    """A string, bytes or message field."""
-    return _LENGTH[field] + varint(len(payload)) + payload
-
-
-def number(field: int, value: int) -> bytes:
-    """An integer field; zero is the default and not written."""
-    return _NUMBER[field] + varint(value) if value else b""
-
-
-def value(field: int, amount: int | None) -> bytes:
-    """A UInt64Value field: None is absent, 0 is there."""
-    if amount is None:
-        return b""
-    inner = b"\x08" + varint(amount) if amount else b""
-    return _LENGTH[field] + _SMALL[len(inner)] + inner
+# Field n with wire type 1 (double).
+_FIXED = [bytes((n << 3 | 1,)) for n in range(16)]
 
 
 def container(sample: ContainerSample, attributes: bytes, mount_point: bytes) -> bytes:

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 
 from noded.edge.cri import encode_container, encode_pod
 from noded.edge.cri.core import Containers, Identified, Images, Sandboxes
-from noded.edge.cri.stats_wire import record
 from noded.model.views import ContainerView, SandboxView
 from noded.wire.messages import encode
+from noded.wire.protobuf import record
 
 V = TypeVar("V", bound=Identified)
 

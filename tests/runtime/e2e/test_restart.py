@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.e2e.conftest import HOST
+from tests.support.daemon import NodedDaemon
+
 pytestmark = pytest.mark.root
+
+
+class HeldBack(NodedDaemon):
+    """A daemon that imports its core when the test says so."""
+
+    module = "tests.runtime.e2e.held_back"
 
 
 def facts(cri) -> dict[str, tuple]:
@@ -43,6 +52,42 @@ def test_live_pods_survive_a_kill_of_the_daemon(daemon, cri, busybox, oracle, co
         assert cri.exec(container.id, "echo", "alive").stdout == b"alive\n"
     cri.remove_all_pods()
     oracle.assert_unchanged(before, settle_seconds=20)
+
+
+def test_lists_are_answered_before_the_core_is_there(tmp_path, pushed):
+    """From the database, as the core will answer them; whatever else is asked waits for it."""
+    hold = tmp_path / "hold"
+    hold.touch()  # the first start goes on at once
+    daemon = HeldBack(tmp_path, mirrors={HOST: pushed.host}, environment={"NODED_TEST_HOLD": str(hold)})
+    image, waiting = f"{HOST}/e2e/busybox:1", []
+    with daemon, daemon.client() as cri:
+        cri.pull(image)
+        config = daemon.pod_config(cri, labels={"app": "web"}, annotations={"note": "kept"})
+        pod = cri.run_pod(config)
+        main = cri.run_container(pod, cri.container_config("main", image, ["sleep", "1000"]), config)
+        cri.wait_exited(cri.run_container(pod, cri.container_config("done", image, ["true"]), config))
+        before = {one.id: one for one in (*cri.pods(), *cri.containers())}
+        assert len(before) == 3
+        daemon.kill()
+        hold.unlink()
+        os.mkfifo(hold)
+
+        def meanwhile() -> None:
+            with hold.open("wb"):  # held at the import from here, until it is closed
+                running = cri.pb.ContainerStateValue(state=cri.pb.CONTAINER_RUNNING)
+                request = cri.pb.ListContainersRequest(filter=cri.pb.ContainerFilter(state=running))
+                filtered = cri.runtime.ListContainers.future(request, timeout=60)
+                stop = cri.pb.StopContainerRequest(container_id=main, timeout=0)
+                waiting.extend((filtered, cri.runtime.StopContainer.future(stop, timeout=60)))
+                for _ in range(2):
+                    assert {one.id: one for one in (*cri.pods(), *cri.containers())} == before
+                assert not any(call.done() for call in waiting)
+
+        daemon.start(meanwhile=meanwhile)
+        assert {one.id for one in waiting[0].result().containers} <= {main}
+        waiting[1].result()
+        assert cri.wait_exited(main).state == cri.pb.CONTAINER_EXITED
+        assert "lists_answered_before=4" in daemon.log_text()
 
 
 def test_an_exit_while_the_daemon_was_down_is_told_truly(daemon, cri, busybox, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noded import settings
+from noded import settings, tables
 from noded.cli.config_import import containerd, crio, toml, translate
 from noded.cli.config_import.translation import duration_seconds
 from noded.cli.main import run
@@ -147,7 +147,7 @@ def leaves(table, prefix=()):
 
 def imported(*texts: str):
     found = translate([tomllib.loads(text) for text in texts])
-    return found, settings.interpret(settings.parse(toml(found.table), "noded.toml"))
+    return found, settings.interpret(tables.parse(toml(found.table), "noded.toml"))
 
 
 def verdicts(found) -> dict[str, str]:

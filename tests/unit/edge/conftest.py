@@ -47,7 +47,9 @@ def serve(stubs, tmp_path):
     async def serve(core, methods=None, **options):
         bridge = FakeBridge()
         path = tmp_path / "s"
-        server = Server(all_methods(bridge, core) if methods is None else methods, **options)
+        limit = {key: options.pop(key) for key in ("limit_bytes",) if key in options}
+        server = Server(**limit)
+        server.serve(all_methods(bridge, core) if methods is None else methods, **options)
         await server.start(sockets.bind(path))
         limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         channel = grpc.aio.insecure_channel(f"unix:{path}", options=limits)

@@ -14,7 +14,8 @@ from noded.model.image import FilesystemInfo, Image, ImageConfig, Usage
 from noded.model.network import NetworkStatus
 from noded.model.pod import PodConfig, SandboxKey
 from noded.model.runtime import ExecResult, RuntimeFeatures
-from noded.model.views import ContainerState, ContainerView, SandboxState, SandboxView
+from noded.model.states import ContainerState, SandboxState
+from noded.model.views import ContainerView, SandboxView
 
 
 def sandbox(number=1, **changes):

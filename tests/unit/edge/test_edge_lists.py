@@ -11,7 +11,7 @@ from noded.edge.cri import encode_container, encode_image, encode_pod, filters
 from noded.edge.cri.entries import Entries
 from noded.errors import InvalidArgument
 from noded.model.image import ImageConfig
-from noded.model.views import ContainerState, SandboxState
+from noded.model.states import ContainerState, SandboxState
 from noded.proto.runtime import v1
 
 

@@ -417,4 +417,4 @@ def test_two_methods_with_one_path_are_a_mistake():
 
     method = unary("a.B", "C", v1.VersionRequest, v1.VersionResponse, run)
     with pytest.raises(ValueError, match=r"/a\.B/C"):
-        Server([method, method])
+        Server().serve([method, method])

@@ -24,7 +24,7 @@ from noded.model.pod import HugepageLimit, PodConfig, Resources, SandboxKey
 from noded.model.reconcile import Observed, Todo, plan
 from noded.model.records import ContainerRecord, Owed, SandboxRecord, container_facts, sandbox_facts
 from noded.model.runtime import Exit, TaskState
-from noded.model.views import ContainerState, SandboxState
+from noded.model.states import ContainerState, SandboxState
 
 KEY = SandboxKey("ns", "web", "uid", 0)
 resources = st.none() | st.builds(
@@ -115,9 +115,9 @@ def test_a_restart_decides_for_every_container(record, task, todo):
 
 def test_states_are_derived_from_intent_and_exit():
     assert [sandbox_state(intent) for intent in SandboxIntent].count(SandboxState.READY) == 1
-    assert container_state(ContainerIntent.CREATED, None) is ContainerState.CREATED
-    assert container_state(ContainerIntent.STARTED, None) is ContainerState.RUNNING
-    assert container_state(ContainerIntent.STARTED, Exit(0, 1)) is ContainerState.EXITED
+    assert container_state(ContainerIntent.CREATED, exited=False) is ContainerState.CREATED
+    assert container_state(ContainerIntent.STARTED, exited=False) is ContainerState.RUNNING
+    assert container_state(ContainerIntent.STARTED, exited=True) is ContainerState.EXITED
 
 
 def test_reasons_are_those_that_kubelet_knows():

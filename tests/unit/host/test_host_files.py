@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from noded.errors import FailedPrecondition, NotFound, ResourceExhausted
 from noded.host import beneath, files
+from noded.host.lock import lock
 
 
 def test_publishing_replaces_a_file_whole_with_its_mode(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_the_walk_without_openat2_gives_the_kernels_answer(
 def test_a_second_process_cannot_take_the_lock_and_learns_who_has_it(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom noded.errors import FailedPrecondition\n"
-        "from noded.host.files import lock\n"
+        "from noded.host.lock import lock\n"
         "try: lock(Path(sys.argv[1]))\nexcept FailedPrecondition as error: print(error)\n"
         "else: print('taken')\n"
     )
@@ -145,7 +146,7 @@ def test_a_second_process_cannot_take_the_lock_and_learns_who_has_it(tmp_path: P
             timeout=30,
         ).stdout
 
-    with files.lock(tmp_path / "lock") as held:
+    with lock(tmp_path / "lock") as held:
         assert f"{tmp_path} is in use by noded process {os.getpid()}" in other()
     held.close()
     assert other() == "taken\n"

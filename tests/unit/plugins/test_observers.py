@@ -9,7 +9,8 @@ from noded.engine.events import EventKind
 from noded.engine.observers import Observers, event_of
 from noded.model.container import ContainerConfig
 from noded.model.pod import PodConfig, SandboxKey
-from noded.model.views import ContainerState, ContainerView, SandboxState, SandboxView
+from noded.model.states import ContainerState, SandboxState
+from noded.model.views import ContainerView, SandboxView
 
 SANDBOX = SandboxView(
     id="s1",

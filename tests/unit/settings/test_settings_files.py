@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from noded import config_text, settings
+from noded import config_text, settings, tables
 from noded.config import Config, HandlerConfig, ImagesConfig, NetworkConfig
 from noded.errors import InvalidArgument, NotFound
 from noded.options import AtLeast, parse_options
@@ -49,7 +49,7 @@ def test_a_missing_file_is_an_error_unless_it_is_the_default_one(
     missing = tmp_path / "missing.toml"
     with pytest.raises(NotFound, match=re.escape(f"{missing}: cannot read the configuration: No such file")):
         settings.load(missing)
-    monkeypatch.setattr(settings, "DEFAULT_PATH", missing)
+    monkeypatch.setattr(tables, "DEFAULT_PATH", missing)
     assert settings.load() == settings.load(missing) == Config()
 
 
@@ -249,7 +249,7 @@ def test_a_missing_required_option_is_named() -> None:
 
 @pytest.mark.parametrize("cls", [Config, NetworkConfig, ImagesConfig, HandlerConfig])
 def test_every_key_is_documented(cls: type) -> None:
-    documentation = settings.documentation(cls)
+    documentation = config_text.documentation(cls)
     for key in dataclasses.fields(cls):
         assert len(documentation[key.name]) >= 3, (
             f"{cls.__name__}.{key.name} has no comment in noded/config.py"
@@ -257,7 +257,7 @@ def test_every_key_is_documented(cls: type) -> None:
 
 
 def test_the_default_file_shows_every_key_and_changes_nothing(tmp_path: Path) -> None:
-    text = settings.render_default()
+    text = config_text.render_default()
     assert load(tmp_path, text) == Config()
     uncommented = re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
     assert load(tmp_path, uncommented) == Config()
@@ -304,7 +304,7 @@ configs = st.builds(
 @hypothesis_settings(deadline=None)
 @given(configs)
 def test_any_configuration_survives_its_own_rendering(config: Config) -> None:
-    again = settings.interpret(settings.parse(settings.render(config), "x"))
+    again = settings.interpret(tables.parse(config_text.render(config), "x"))
     assert again == config
     assert settings.changed_keys(config, again) == set()
 
@@ -324,14 +324,14 @@ def test_the_line_of_every_key_is_found(pairs: list[tuple[str, Any]], blank: int
         lines += ["# comment = 1"] * blank
         expected[("table", "inner", key)] = len(lines) + 1
         lines += f"{key} = [\n  {config_text._value(value)},\n]".split("\n")
-    found = settings.key_lines("\n".join(lines))
+    found = tables.key_lines("\n".join(lines))
     assert {path: found[path] for path in expected} == expected
     assert found[("table",)] == found[("table", "inner")] == 1
 
 
 def test_multi_line_strings_do_not_hide_the_lines_after_them() -> None:
     text = 'a = """\nb = 1\n[c]\n"""\nd = 2\r\n[e.f]\n"g h".i = \'\'\'\nx\'\'\'\n[[j]]\nk = 1\n'
-    lines = settings.key_lines(text)
+    lines = tables.key_lines(text)
     assert lines == {
         ("a",): 1, ("d",): 5, ("e",): 6, ("e", "f"): 6, ("e", "f", "g h"): 7, ("e", "f", "g h", "i"): 7,
         ("j",): 9, ("j", "k"): 10,

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noded.wire import ttrpc, ttrpc_metrics, ttrpc_task
-from noded.wire.ttrpc_protobuf import Message, kinds, scan
+from noded.wire.protobuf import scan
+from noded.wire.ttrpc_protobuf import Message, kinds
 
 HERE = Path(__file__).parent
 TABLES = ("containerd-task-v2", "runc-options-v1", "runtimeoptions-v1", "cgroup1-metrics", "cgroup2-metrics")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noded import settings
+from noded import config_text, settings, tables
 from noded.config import WorkloadConfig, WorkloadResources
 from noded.errors import InvalidArgument
 from noded.model.cpus import format_cpus, parse_cpus
@@ -25,13 +25,13 @@ resources = { cpushares = 20, cpuset = "0-1" }
 
 
 def configured(text: str):
-    return settings.interpret(settings.parse(text, "noded.toml"))
+    return settings.interpret(tables.parse(text, "noded.toml"))
 
 
 def test_a_workload_is_configured_as_in_cri_o():
     config = configured(TOML)
     assert config.workloads == {"management": MANAGEMENT}
-    assert configured(settings.render(config)) == config
+    assert configured(config_text.render(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from noded.model.lifecycle import ContainerIntent, SandboxIntent
 from noded.model.pod import PodConfig, SandboxKey
 from noded.model.records import ContainerRecord, SandboxRecord
 from noded.model.runtime import Exit
-from noded.model.views import SandboxState, SandboxView
+from noded.model.states import SandboxState
+from noded.model.views import SandboxView
 
 CREATED, STARTED, STOPPED, DELETED = EventKind
 KEY = SandboxKey("ns", "pod", "uid", 0)

@@ -14,8 +14,10 @@ from noded.host.network_stats import InterfaceStats
 from noded.images.usage import Measurement
 from noded.model.container import ContainerConfig
 from noded.model.pod import PodConfig, SandboxKey
-from noded.model.views import ContainerState, ContainerView, SandboxState, SandboxView
+from noded.model.states import ContainerState, SandboxState
+from noded.model.views import ContainerView, SandboxView
 from noded.proto.runtime import v1
+from noded.wire.protobuf import record
 
 NUMBERS = st.integers(0, 2**64 - 1)
 POD = SandboxView("ab" * 32, PodConfig(key=SandboxKey("ns", "pod", "uid", 0)), "runc", SandboxState.READY, 1)
@@ -28,7 +30,7 @@ CONTAINER = ContainerView(
     "sha256:1",
     started_at_ns=7_000_000_000,
 )
-ATTRIBUTES = stats_wire.record(1, bytes(v1.ContainerAttributes(id=CONTAINER.id)))
+ATTRIBUTES = record(1, bytes(v1.ContainerAttributes(id=CONTAINER.id)))
 DEVICES = (
     InterfaceStats("lo", 1, 2, 3, 4, 5, 6, 7, 8),
     InterfaceStats("eth0", 10, 20, 30, 40, 50, 60, 70, 80),

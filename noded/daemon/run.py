@@ -1,7 +1,7 @@
-"""The daemon: the only place where edge and core are put together, started and stopped.
+"""The daemon behind its front: the only place where edge and core are put together, started and stopped.
 
 asyncio runs outermost; trio is its guest in the same thread (see `noded.edge.bridge`). Order of
-start: configuration, lock on the root directory, engine up to "lists can be served", socket,
+start, after that of `noded.daemon.start`: streaming socket, engine up to "lists can be served", methods,
 readiness. Order of stop: no new calls, calls in flight finish within `drain_seconds`, engine.
 Pods are never touched by a stop.
 """
@@ -23,17 +23,17 @@ import trio
 
 from noded import logs, settings
 from noded.config import Config
+from noded.daemon.start import Front
 from noded.edge.bridge import Bridge
 from noded.edge.cri.decode_container import container_config_of
 from noded.edge.cri.decode_pod import pod_config_of
 from noded.edge.methods import all_methods
 from noded.edge.metrics_http import MetricsServer, parse_listen
-from noded.edge.server import Server
 from noded.edge.streaming import StreamingServer
 from noded.engine.engine import Decoders, Engine, open_engine
 from noded.errors import NodedError
 from noded.host import facts as host_facts
-from noded.host import files, processes, sockets
+from noded.host import processes
 from noded.host.notify import Notifier
 
 log = structlog.get_logger(__name__)
@@ -43,23 +43,12 @@ _RELOAD_SECONDS = 120.0  # every changed handler is opened and asked for its fea
 _WATCHDOG_ANSWER_SECONDS = 10.0  # the core must answer a ping within this, or the watchdog starves
 
 
-def main(config_path: Path | None) -> int:
-    """Run the daemon until it is told to stop; return the exit status.
-
-    Args:
-        config_path: configuration file, None for the default one.
-
-    Raises: NodedError when it cannot start, with what to do about it.
-    """
-    config = settings.load(config_path)
-    logs.setup(config.log_level, config.log_format)
-    return asyncio.run(Daemon(config, config_path).run())
-
-
 class Daemon:
-    """One run of the daemon."""
+    """One run of the daemon. The front is its caller's to close."""
 
-    def __init__(self, config: Config, config_path: Path | None) -> None:
+    def __init__(self, config: Config, config_path: Path | None, front: Front) -> None:
+        logs.setup(config.log_level, config.log_format)
+        self._front = front
         self._config = config
         self._config_path = config_path
         self._notifier = Notifier.from_environment(os.environ)
@@ -73,16 +62,10 @@ class Daemon:
         if self._config.metrics.listen:
             parse_listen(self._config.metrics.listen)
         loop = asyncio.get_running_loop()
-        listener = sockets.inherited(os.environ)
-        socket_made, served = listener is None, self._config.listen
-        if listener is not None and (
-            problem := sockets.difference(listener, self._config.listen, self._config.listen_group)
-        ):
-            served = Path(os.fsdecode(listener.getsockname()))
-            log.warning("inherited socket differs from the configuration", problem=problem)
+        server = self._front.server
+        if self._front.problem:
+            log.warning("inherited socket differs from the configuration", problem=self._front.problem)
         async with AsyncExitStack() as stack:
-            self._config.root.mkdir(parents=True, exist_ok=True, mode=0o711)
-            stack.enter_context(files.lock(self._config.root / "noded.lock"))
             processes.become_subreaper()
             stopping, loaded = asyncio.Event(), loop.create_future()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -99,8 +82,6 @@ class Daemon:
                 return _CRASHED
             stack.push_async_callback(self._end_core, core)  # whatever else of the start fails
             assert self._engine is not None
-            if listener is None:
-                listener = sockets.bind(self._config.listen, self._config.listen_group)
             streaming.start(self._engine.streams)
             metrics = MetricsServer(
                 self._config.metrics.listen, self._engine.metrics.text, self._engine.metrics.lag
@@ -113,10 +94,14 @@ class Daemon:
             if self._config.compat.cadvisor:
                 await self._serve_cadvisor(stack, self._engine)
             methods = all_methods(self._bridge, self._engine, streaming)
-            server = Server(methods, observe=self._engine.metrics.rpc, record=self._engine.recorder.begin)
-            await server.start(listener)
+            server.serve(methods, observe=self._engine.metrics.rpc, record=self._engine.recorder.begin)
             self._notifier.ready("serving")
-            log.info("serving", socket=str(served), pid=os.getpid())
+            log.info(
+                "serving",
+                socket=str(self._front.socket),
+                pid=os.getpid(),
+                lists_answered_before=server.answered_early,
+            )
             gc.collect()
             gc.freeze()  # what start-up made lives as long as the daemon: keep it out of collections
             watchdog = asyncio.ensure_future(self._feed_watchdog())
@@ -126,10 +111,8 @@ class Daemon:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             watchdog.cancel()
             reloads.cancel()
-            status = await self._stop(server, streaming, core, crashed=core.done())
+            status = await self._stop(streaming, core, crashed=core.done())
             stop.cancel()
-        if socket_made:
-            sockets.unlink(self._config.listen)
         return status
 
     async def _serve_cadvisor(self, stack: AsyncExitStack, engine: Engine) -> None:
@@ -177,12 +160,12 @@ class Daemon:
 
     async def _stop(
         self,
-        server: Server,
         streaming: StreamingServer,
         core: asyncio.Future[outcome.Outcome[None]],
         *,
         crashed: bool,
     ) -> int:
+        server = self._front.server
         self._notifier.stopping()
         if crashed:
             self._bridge.close("noded failed and restarts: try again in a moment")
