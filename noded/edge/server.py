@@ -28,7 +28,8 @@ LIMIT_BYTES = 16 * 2**20  # kubelet's own limit for what it receives
 
 _UNWIND_SECONDS = 5.0  # for calls that are cancelled at the end of the grace period
 _GOODBYE_SECONDS = 1.0  # for clients to take the last bytes
-_BACKLOG = 128
+# As many as systemd queues: listening with less would refuse who came while the daemon was away.
+_BACKLOG = 4096
 
 
 class Server:
