@@ -34,13 +34,13 @@ def run(bench: Bench) -> None:
                 (recorded,) = cri.admin.Timeline(request, timeout=60).pods
                 calls = [from_json(json.loads(call)) for call in recorded.calls]
                 cri.remove_pod(pod_id)
-                shares.append((_cost_seconds(calls), start.cpu_seconds))
+                shares.append((cost_seconds(calls), start.cpu_seconds))
         for cost, whole in shares[1:]:  # the first round fills caches
             bench.results.add("timeline of a pod start", subject.label, cost, cpu_seconds=cost)
             bench.results.add("timeline, of a pod start's CPU", subject.label, 100 * cost / whole, unit="%")
 
 
-def _cost_seconds(calls: Sequence[Call]) -> float:
+def cost_seconds(calls: Sequence[Call]) -> float:
     """CPU of one recording of these calls, each with as many steps as it has."""
     with tempfile.TemporaryDirectory() as directory:
         journal = Journal(Path(directory))

@@ -12,6 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from noded.model.timeline import from_json
+from tests.bench.measures.timeline import cost_seconds
 from tests.runtime.e2e.conftest import HOST
 from tests.support.daemon import REPOSITORY
 
@@ -99,6 +101,32 @@ def test_a_timeline_explains_the_time_that_the_client_measured(daemon, cri):
         f"measured {measured_ns / 1e6:.1f} ms, timeline {(phase['end_ns'] - phase['start_ns']) / 1e6:.1f} ms"
     )
     print(timeline(daemon, "web"))
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of its children that have ended (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_timeline_costs_less_than_a_hundredth_of_the_cpu_of_a_pods_start(daemon, cri, busybox, counts):
+    cri.remove_pod(cri.run_pod(daemon.pod_config(cri, "warm")))
+    pods, before = [], cpu_seconds(daemon.pid)
+    for number in range(counts(4, 30)):
+        config = daemon.pod_config(cri, f"web-{number}")
+        pods.append(cri.run_pod(config))
+        cri.start(cri.create(pods[-1], cri.container_config("main", busybox, ["sleep", "1000"]), config))
+    used = cpu_seconds(daemon.pid) - before
+    cost = 0.0
+    for pod in pods:
+        (recorded,) = cri.admin.Timeline(cri.admin_pb.TimelineRequest(pod=pod), timeout=60).pods
+        calls = [from_json(json.loads(call)) for call in recorded.calls]
+        assert sum(len(call.spans) for call in calls) > 10
+        cost += cost_seconds(calls)
+    print(f"{1000 * cost / len(pods):.2f} ms of {1000 * used / len(pods):.0f} ms: {100 * cost / used:.2f} %")
+    assert cost < used / 100
+    for pod in pods:
+        cri.remove_pod(pod)
 
 
 def test_a_timeline_outlives_its_pod_and_the_daemons_death(daemon, cri, busybox):
