@@ -120,7 +120,11 @@ def _table(found: Usages) -> Table:
         box=None, pad_edge=False, padding=(0, 3, 0, 0), caption="Ctrl-C ends", caption_justify="left"
     )
     for header in _HEADERS:
-        table.add_column(header, justify="right" if header in _HEADERS[3:] else "left", no_wrap=True)
+        # On a narrow terminal names are cut, never numbers.
+        if header in ("NAME", "POD"):
+            table.add_column(header, overflow="ellipsis")
+        else:
+            table.add_column(header, justify="right" if header in _HEADERS[3:] else "left", no_wrap=True)
     for each in found:
         table.add_row(*map(printable, _row(each)))
     return table

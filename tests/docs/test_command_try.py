@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from tests.docs.test_command_line import REPOSITORY, command, container, image, loaded, noded
 from tests.support.documents import documented
 from tests.support.processes import end, read_until
+from tests.support.terminal import CTRL_C, Terminal
 
 __all__ = ["container", "image", "loaded"]  # fixtures
 pytestmark = pytest.mark.root
@@ -47,27 +47,56 @@ def test_exec_carries_output_input_and_the_exit_code(daemon, container):
 
 
 READ = "read x; echo got $x"
-SCRIPT = "read x; tty; echo got $x"
 
 
-def test_exec_has_a_terminal_and_keeps_what_was_typed_ahead(daemon, container):
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, True)
-    process = subprocess.Popen(
-        command_with_address(daemon, "exec", "-it", container, "sh", "-c", SCRIPT),
-        cwd=REPOSITORY, stdin=theirs, stdout=theirs, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    try:
-        os.write(ours, b"word\r")  # typed ahead, perhaps before the terminal is the container's
-        said = b""
-        while b"got word" not in said:
-            said += os.read(ours, 4096)
+def test_exec_has_a_terminal_of_the_size_of_ours_and_keeps_what_was_typed_ahead(daemon, container):
+    script = "read x; tty; stty size; echo got $x; trap 'stty size; exit 5' WINCH; echo armed; "
+    script += "while :; do sleep 1; done"
+    words = command_with_address(daemon, "exec", "-it", container, "sh", "-c", script)
+    with Terminal(words, rows=37, columns=113) as terminal:
+        terminal.type(b"word\r")  # typed ahead, perhaps before the terminal is the container's
+        said = terminal.wait_for(b"armed")
         assert b"/dev/pts/" in said
-        assert process.wait(30) == 0
+        assert b"37 113" in said
+        assert b"got word" in said
+        terminal.resize(21, 55)
+        assert terminal.wait() == 5
+        assert b"21 55" in terminal.seen
+
+
+def test_stats_are_watched_in_place_until_ctrl_c(daemon, container):
+    words = command(daemon, "stats", "--watch", "--interval", "0.1")
+    with Terminal(words, rows=20, columns=100) as terminal:
+        first = terminal.wait_for(b"default/shown")
+        assert first.startswith(b"\x1b[?1049h"), "on a screen of its own"
+        assert b"CPU" in first
+        again = terminal.wait_for(b"default/shown")
+        assert b"\x1b[H" in again, "from the top left corner"
+        terminal.resize(20, 58)
+        for _ in range(2):  # one look may have been drawn for the old size
+            terminal.wait_for(b"\x1b[H")
+        narrow = terminal.wait_for(b"\x1b[H").removesuffix(b"\x1b[H")
+        lines = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", narrow).decode().splitlines()
+        assert max(map(len, lines)) <= 58, lines
+        (row,) = [line for line in lines if line.startswith(container[:10])]
+        assert re.search(r" defau[^ ]*… +[0-9.]+% +[0-9.]+ [kM]B +[0-9.]+ [kM]?B", row), row
+        terminal.type(CTRL_C)
+        assert terminal.wait() == 130
+        assert terminal.seen.rstrip().endswith((b"\x1b[?25h", b"\x1b[?1049l")), "the screen is as before"
+        assert b"\x1b[?1049l" in terminal.seen
+        assert b"Traceback" not in terminal.seen
+
+
+def test_stats_are_watched_as_lines_of_json_in_a_pipe(daemon, container):
+    watching = subprocess.Popen(
+        command(daemon, "stats", "--watch", "--interval", "0.1"), cwd=REPOSITORY, stdout=subprocess.PIPE
+    )
+    try:
+        assert watching.stdout is not None
+        lines = [read_until(watching.stdout, watching, bool, 60.0) for _ in range(2)]
     finally:
-        end(process)
-        os.close(ours)
+        end(watching)
+    assert [documented("stats", line)[0]["id"] for line in lines] == [container] * 2
 
 
 def test_run_shows_the_output_passes_the_exit_code_and_leaves_nothing(daemon, loaded):
