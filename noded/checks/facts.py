@@ -167,20 +167,36 @@ class Kubelet:
     """Args:
     running: whether a process of that name runs.
     config_path: its configuration file, "" when none was found.
-    config: scalars at the top of that file, as text.
-    flags: of its command line and environment files, without dashes; the last of each wins.
-    problem: why the file cannot be read.
+    config: scalars at the top of that file and of its drop-ins, as text; the last of each wins.
+    flags: of its command line, unit and environment files, without dashes; the last of each wins.
+    drop_ins: for each key of `config` that a drop-in sets, its path.
+    flag_files: for each flag that is not of a running command line, the file that it is in.
+    problem_path, problem: the file that cannot be read, and why.
     """
 
     running: bool = False
     config_path: str = ""
     config: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
+    drop_ins: Mapping[str, str] = field(default_factory=dict)
+    flag_files: Mapping[str, str] = field(default_factory=dict)
+    problem_path: str = ""
     problem: str = ""
 
     def setting(self, key: str, flag: str) -> str:
         """A setting that a flag overrides, "" when neither says anything."""
         return self.flags.get(flag) or self.config.get(key, "")
+
+    def place(self, key: str, flag: str) -> str:
+        """Where a setting comes from, or would be put."""
+        if self.flags.get(flag):
+            return self.flag_files.get(flag) or "kubelet's command line"
+        return self.drop_ins.get(key) or self.config_path or "kubelet's configuration"
+
+    def cure(self, key: str, flag: str, value: str) -> str:
+        """What to do so that a setting has this value."""
+        name = f"--{flag}={value}" if self.flags.get(flag) else f"{key}: {value}"
+        return f"set {name} in {self.place(key, flag)} and restart kubelet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+from noded.wire import go_duration
 
 Verdict = Literal["maps", "differs", "none"]
 MAPS: Final = "maps"
@@ -24,10 +25,6 @@ TYPES = {
     "io.containerd.runc.v2": "runc", "io.containerd.runc.v1": "runc", "io.containerd.runsc.v1": "runsc",
     "io.containerd.kata.v2": "kata", "io.containerd.kata-qemu.v2": "kata",
 }  # fmt: skip
-
-# Go's time.ParseDuration, as both runtimes read theirs.
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +137,10 @@ def level(value: str) -> str:
 
 def duration_seconds(value: str) -> float:
     """A duration of Go, such as 4h0m0s. Raises: ValueError."""
-    parts = _DURATION_PART.findall(value)
-    if value == "0":
-        return 0.0
-    if not parts or "".join(number + unit for number, unit in parts) != value:
+    found = go_duration.seconds(value)
+    if found is None:
         raise ValueError(value)
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+    return found
 
 
 def pairs(values: Sequence[str]) -> dict[str, str]:

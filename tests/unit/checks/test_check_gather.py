@@ -110,6 +110,66 @@ def test_a_kubelet_file_that_was_named_must_be_there(tmp_path):
     assert kubelet.look(tmp_path / "k").config["cgroupDriver"] == "systemd"
 
 
+def node_with(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        file = root / name.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+UNIT = """
+[Service]
+ExecStart=/usr/bin/kubelet --v=2 \\
+  --root-dir=/var/lib/kubelet
+"""
+KUBEADM = """
+[Service]
+Environment="KUBELET_CONFIG_ARGS=--config=/etc/kubelet.yaml --config-dir=/etc/kubelet.d" "OTHER=x"
+ExecStart=
+ExecStart=/usr/bin/kubelet $KUBELET_CONFIG_ARGS $KUBELET_EXTRA_ARGS
+"""
+
+
+def test_kubelets_unit_environment_files_and_drop_ins_are_read_in_their_order(tmp_path):
+    node_with(
+        tmp_path,
+        {
+            "/usr/lib/systemd/system/kubelet.service": UNIT,
+            "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf": "[Service]\nEnvironment=A=--v=7\n",
+            "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf": KUBEADM,
+            "/var/lib/kubelet/kubeadm-flags.env": "KUBELET_KUBEADM_ARGS=--node-ip=10.0.0.1\n",
+            "/etc/default/kubelet": "KUBELET_EXTRA_ARGS=--node-ip=10.0.0.2\n",
+            "/etc/kubelet.yaml": "cgroupDriver: cgroupfs\nfailSwapOn: true\nruntimeRequestTimeout: 1m\n",
+            "/etc/kubelet.d/20-b.conf": "cgroupDriver: systemd\n",
+            "/etc/kubelet.d/10-a.conf": '{"cgroupDriver": "nothing", "failSwapOn": false}',
+            "/etc/kubelet.d/10-deeper/z.conf": "runtimeRequestTimeout: 3m\n",
+            "/etc/kubelet.d/30-c.yaml": "cgroupDriver: ignored\n",
+        },
+    )
+    found = kubelet.look(None, root=tmp_path)
+    assert found.problem == ""
+    assert found.setting("cgroupDriver", "cgroup-driver") == "systemd"
+    assert found.setting("failSwapOn", "fail-swap-on") == "false"
+    assert found.setting("runtimeRequestTimeout", "runtime-request-timeout") == "3m"
+    assert found.flags["node-ip"] == "10.0.0.2"
+    assert found.flags["root-dir"] == "/var/lib/kubelet"
+    assert found.flags["v"] == "2", "a drop-in of the same name in /etc takes the place of the packaged one"
+    assert found.flag_files["node-ip"] == "/etc/default/kubelet"
+    assert found.flag_files["config-dir"] == "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
+    assert found.place("cgroupDriver", "cgroup-driver") == str(tmp_path / "etc/kubelet.d/20-b.conf")
+    node_with(tmp_path, {"/etc/kubelet.d/40-d.conf": "{"})
+    broken = kubelet.look(None, root=tmp_path)
+    assert (broken.problem_path, broken.problem[:8]) == (
+        str(tmp_path / "etc/kubelet.d/40-d.conf"),
+        "not JSON",
+    )
+
+
+def test_a_node_without_kubelet_has_nothing_of_it(tmp_path):
+    found = kubelet.look(None, root=tmp_path)
+    assert (found.config_path, dict(found.config), dict(found.flags)) == ("", {}, {})
+
+
 def test_a_directory_that_does_not_exist_is_judged_by_the_one_above_it(tmp_path):
     found = storage.look("root", tmp_path / "a" / "b", trial=False)
     assert not found.exists

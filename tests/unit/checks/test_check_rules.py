@@ -27,7 +27,7 @@ from noded.checks.facts import (
     Security,
 )
 from noded.checks.result import EXIT, Verdict, document, worst
-from noded.checks.rules.kubelet import seconds
+from noded.wire.go_duration import seconds
 
 KERNEL = Kernel(
     release="6.12.1-amd64",
@@ -461,7 +461,7 @@ FAULTS = [
     ),
     (
         "unreadable kubelet config",
-        replace(HEALTHY, kubelet=Kubelet(config_path="/k", problem="line 3")),
+        replace(HEALTHY, kubelet=Kubelet(problem_path="/k", problem="line 3")),
         "kubelet.config",
         WARN,
         "/k: line 3",
@@ -596,6 +596,22 @@ def test_every_rule_has_a_case():
                     named.add((first.value, node.func.id))
     assert len(named) > 40
     assert named <= {(case[2], str(case[3])) for case in FAULTS}
+
+
+def test_the_cure_names_the_file_that_says_so():
+    def fix(**options) -> str:
+        facts = replace(HEALTHY, kubelet=replace(KUBELET, **options))
+        (result,) = [each for each in rules.judge(facts) if each.check == "kubelet.cgroup_driver"]
+        return result.fix
+
+    wrong = {**KUBELET.config, "cgroupDriver": "cgroupfs"}
+    assert fix(config=wrong) == f"set cgroupDriver: systemd in {KUBELET.config_path} and restart kubelet"
+    dropped = fix(config=wrong, drop_ins={"cgroupDriver": "/etc/kubelet.d/10-x.conf"})
+    assert dropped == "set cgroupDriver: systemd in /etc/kubelet.d/10-x.conf and restart kubelet"
+    flags = {"cgroup-driver": "cgroupfs"}
+    assert fix(flags=flags) == "set --cgroup-driver=systemd in kubelet's command line and restart kubelet"
+    of_file = fix(flags=flags, flag_files={"cgroup-driver": "/etc/default/kubelet"})
+    assert of_file == "set --cgroup-driver=systemd in /etc/default/kubelet and restart kubelet"
 
 
 def test_a_node_without_kubelet_is_no_fault_and_swap_there_is_none():
