@@ -63,7 +63,7 @@ def _exec_affinity(inputs: ContainerInputs) -> Built:
     warnings: tuple[str, ...] = ()
     if not at_least(inputs.features.highest_oci_version, _EXEC_AFFINITY_SINCE):
         warnings = (
-            f"exec_cpu_affinity has no effect: the runtime knows the OCI specification "
+            f"exec_cpu_affinity may have no effect: the runtime claims the OCI specification "
             f"{inputs.features.highest_oci_version}, not {_EXEC_AFFINITY_SINCE}",
         )
     first = min(parse_cpus(cpus, "linux.resources.cpuset_cpus"))

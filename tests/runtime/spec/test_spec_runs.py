@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from noded.model.container import ContainerConfig, ContainerSecurity, Mount, MountPropagation
+from noded.model.cpus import parse_cpus
 from noded.model.pod import (
     IDMapping,
     NamespaceMode,
@@ -390,3 +392,22 @@ def test_an_exec_has_the_rights_of_the_container_and_no_more(node, tmp_path):
     assert facts["NoNewPrivs"] == "1"
     assert facts["CapEff"] == "0000000000000000"
     assert facts["color"] == "red"
+
+
+def test_an_exec_starts_on_the_first_cpu_of_the_container_where_the_runtime_can(node, tmp_path):
+    program = Path(shutil.which(node.runtime) or "")
+    libraries = [path for path in program.parent.parent.glob("lib*/libcrun.so*") if path.is_file()]
+    if not any(b"execCPUAffinity" in path.read_bytes() for path in (program, *libraries)):
+        pytest.skip(f"this {node.runtime} knows no execCPUAffinity (runtime-spec 1.2.1)")
+    cpus = sorted(os.sched_getaffinity(0))
+    config = container(command=("/bin/sleep", "1000"), resources=Resources(cpuset_cpus=f"{cpus[-1]}"))
+    for policy, wanted in ((SpecPolicy(), cpus), (SpecPolicy(exec_cpu_affinity="first"), cpus[-1:])):
+        # The cpuset is not given: it would tie the command to the CPU by itself.
+        spec = container_spec(node.inputs(config, policy=policy)).value
+        del spec["linux"]["resources"]["cpu"]
+        name, _ = node.start(spec)
+        process = tmp_path / "process.json"
+        command = ["/bin/grep", "Cpus_allowed_list", "/proc/self/status"]
+        process.write_text(json.dumps(exec_process(spec, command, terminal=False)))
+        found = node.call("exec", "--process", str(process), name).stdout.split()[1]
+        assert parse_cpus(found, "Cpus_allowed_list") == set(wanted)
