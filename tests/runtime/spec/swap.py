@@ -1,4 +1,4 @@
-"""Swaps a directory entry between what it is and a link, without a gap, until its input ends."""
+"""Swaps directory entries between what they are and links, without a gap, until its input ends."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ _EXCHANGE = 2  # RENAME_EXCHANGE, renameat2(2)
 _AT_FDCWD = -100
 
 
-def main(entry: str, other: str) -> None:
+def main(entries: list[str]) -> None:
+    """Swap each entry with the one of the same name and `-link`."""
     libc = ctypes.CDLL(None, use_errno=True)
-    one, two = os.fsencode(entry), os.fsencode(other)
+    pairs = [(os.fsencode(entry), os.fsencode(f"{entry}-link")) for entry in entries]
     swaps = 0
     while not select.select([0], [], [], 0)[0]:
         for _ in range(20):
-            if libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, two, _EXCHANGE):
-                raise OSError(ctypes.get_errno(), f"cannot exchange {entry} and {other}")
-            swaps += 1
+            for one, two in pairs:
+                if libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, two, _EXCHANGE):
+                    raise OSError(ctypes.get_errno(), f"cannot exchange {one!r} and {two!r}")
+            swaps += len(pairs)
     print(swaps)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -26,16 +26,17 @@ pytestmark = pytest.mark.root
 
 SWAP = Path(__file__).with_name("swap.py")
 SECRET = "secret of the host"
+MOUNTS = 10  # of each container that go through a swapped entry
 
 
 @contextmanager
-def swapping(entry: Path, target: Path) -> Iterator[list[int]]:
-    """Exchange `entry` with a link to `target` meanwhile; yields a list that gets the number of swaps."""
-    other = entry.with_name(f"{entry.name}-link")
-    other.symlink_to(target)
+def swapping(target: Path, *entries: Path) -> Iterator[list[int]]:
+    """Exchange the entries with links to `target` meanwhile; yields a list that gets the number of swaps."""
+    for entry in entries:
+        entry.with_name(f"{entry.name}-link").symlink_to(target)
     count: list[int] = []
     process = subprocess.Popen(
-        [sys.executable, SWAP, entry, other], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, SWAP, *entries], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         yield count
@@ -59,7 +60,7 @@ def test_no_lookup_in_a_root_directory_ever_leaves_it(tmp_path, host, counts):
     (rootfs / "etc").mkdir(parents=True)
     (rootfs / "etc/passwd").write_text("inside")
     found = set()
-    with swapping(rootfs / "etc", host) as swaps:
+    with swapping(host, rootfs / "etc") as swaps:
         for _ in range(counts(1000, 10_000)):
             data = read_beneath(rootfs, "/etc/passwd", 100)
             assert data in (b"inside", None)
@@ -95,24 +96,27 @@ def _walked(rootfs: Path) -> Path | None:
 
 
 def test_a_mount_below_a_shared_volume_never_lands_outside(node, tmp_path, host, counts):
-    volume, data = tmp_path / "volume", tmp_path / "data"
-    for directory in (volume / "sub", data):
-        directory.mkdir(parents=True)
-    (data / "passwd").write_text("data")
-    mounts = tuple(
-        ResolvedMount(Mount(path, str(source)), str(source))
-        for path, source in (("/mnt", volume), ("/mnt/sub", data))
+    volume = tmp_path / "volume"
+    entries = [volume / f"sub{number}" for number in range(MOUNTS)]
+    mounts = (
+        Mount("/mnt", str(volume)),
+        *(Mount(f"/mnt/{entry.name}", str(_data(tmp_path))) for entry in entries),
     )
-    _race(node, volume / "sub", host, mounts, "cat /mnt/sub/passwd /mnt/sub-link/passwd", counts)
+    look = "cat /mnt/sub*/passwd"
+    _race(node, entries, host, mounts, look, counts(20, 2500))
 
 
 def test_a_mount_in_a_swapped_root_directory_never_lands_outside(node, tmp_path, host, counts):
+    entries = [node.rootfs / f"srv{number}" for number in range(MOUNTS)]
+    mounts = tuple(Mount(f"/{entry.name}/in", str(_data(tmp_path))) for entry in entries)
+    _race(node, entries, host, mounts, "cat /srv*/passwd /srv*/in/passwd", counts(20, 2500))
+
+
+def _data(tmp_path: Path) -> Path:
     data = tmp_path / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     (data / "passwd").write_text("data")
-    (node.rootfs / "srv").mkdir()
-    mounts = (ResolvedMount(Mount("/srv/in", str(data)), str(data)),)
-    _race(node, node.rootfs / "srv", host, mounts, "cat /srv/passwd /srv/in/passwd /srv-link/passwd", counts)
+    return data
 
 
 def _check_host(node, host: Path, before: list[Path]) -> None:
@@ -130,19 +134,24 @@ def _runc_version(node) -> tuple[int, ...]:
     return tuple(int(part) for part in first.partition("-")[0].partition("+")[0].split("."))
 
 
-def _race(node, entry: Path, host: Path, mounts: tuple[ResolvedMount, ...], look: str, counts) -> None:
+def _race(node, entries: list[Path], host: Path, mounts: tuple[Mount, ...], look: str, tries: int) -> None:
+    """Make containers whose mounts go through swapped entries, until so many mounts were tried."""
+    for entry in entries:
+        entry.mkdir(parents=True)
     before = sorted(host.rglob("*"))
     table = Path("/proc/self/mountinfo").read_text()
     command = ("/bin/sh", "-c", f"({look}) 2>/dev/null; echo end")
-    ran = 0
-    # the link is absolute: inside the container it must mean the container's own tree
-    with swapping(entry, host) as swaps:
-        for _ in range(counts(15, 400)):
+    resolved = tuple(ResolvedMount(mount, mount.host_path) for mount in mounts)
+    ran = tried = 0
+    # the links are absolute: inside the container they must mean the container's own tree
+    with swapping(host, *entries) as swaps:
+        while tried < tries:
             spec = container_spec(
-                node.inputs(ContainerConfig("main", 0, "image", command=command), mounts=mounts)
+                node.inputs(ContainerConfig("main", 0, "image", command=command), mounts=resolved)
             ).value
             code, output = node.try_spec(spec)
             ran += code == 0
+            tried += len(entries) if code == 0 else 1  # the first mount that a runtime refuses is the last
             assert SECRET not in output, output
             _check_host(node, host, before)
     assert swaps[0] > 100
