@@ -1,8 +1,8 @@
 """Signatures that cosign attached to an image: a manifest tagged `sha256-HEX.sig` in its repository.
 
 Each layer of that manifest is a signed text; its signature is an annotation. Checked are signatures by
-keys (ECDSA with SHA-256); certificates and transparency logs are not, and policies that want them are
-refused before this.
+keys: ECDSA and RSA (PKCS #1 v1.5), both with SHA-256, and Ed25519. Certificates and transparency logs are
+not, and policies that want them are refused before this.
 """
 
 from __future__ import annotations
@@ -96,22 +96,29 @@ def is_signed_by(attachment: Attachment, keys: Sequence[bytes]) -> bool:
     try:
         # Here and not at the top: only nodes with such a policy need it, and it takes megabytes.
         from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError as error:
         raise FailedPrecondition(
             f"the Python package cryptography is needed to check sigstoreSigned requirements: {error}"
         ) from None
+    signature, text = attachment.signature, attachment.payload
     for pem in keys:
         try:
             key = load_pem_public_key(pem)
         except ValueError as error:
             raise InvalidArgument(f"a key file of the policy holds no PEM public key: {error}") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise InvalidArgument("a key of the policy is not ECDSA, the kind that cosign makes")
         try:
-            key.verify(attachment.signature, attachment.payload, ec.ECDSA(SHA256()))
+            match key:
+                case ec.EllipticCurvePublicKey():
+                    key.verify(signature, text, ec.ECDSA(SHA256()))
+                case rsa.RSAPublicKey():
+                    key.verify(signature, text, padding.PKCS1v15(), SHA256())
+                case ed25519.Ed25519PublicKey():
+                    key.verify(signature, text)
+                case _:
+                    raise InvalidArgument("a key of the policy is none of ECDSA, RSA and Ed25519")
         except InvalidSignature:
             continue
         return True

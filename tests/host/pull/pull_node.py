@@ -44,7 +44,10 @@ class Node:
         stall_seconds: float = 5,
         connect_seconds: float = 15,
         keys: Path | None = None,
+        policy: Path | None = None,
+        registries_d: Path | None = None,
     ) -> None:
+        self._policy, self._registries_d = policy, registries_d
         self._keys = DecryptionKeys(keys)
         self.keep_blobs = keep_blobs
         self._retry = retry
@@ -81,7 +84,11 @@ class Node:
                 await library.load()
                 await library.collect()
                 config = ImagesConfig(
-                    registries_conf=self.conf, keep_blobs=self.keep_blobs, auth_dir=self.auth_dir
+                    registries_conf=self.conf,
+                    keep_blobs=self.keep_blobs,
+                    auth_dir=self.auth_dir,
+                    signature_policy=self._policy,
+                    signature_registries_dir=self._registries_d or self.layout.root / "registries.d",
                 )
                 puller = Puller(
                     config,
