@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Write the generated pages of this directory: configuration.md, json.md and parity.md.
+"""Write the generated pages of this directory: configuration.md, json.md, parity.md, part of comparison.md.
 
 Usage: docs/generate.py [OUTPUT_DIRECTORY]
 
 configuration.md comes from the comments of `noded.config` and of the plugins, json.md from those of
-`noded.cli.documents`, parity.md from tests/docs/parity.tsv. Tests compare the pages with what this writes.
+`noded.cli.documents`, parity.md from tests/docs/parity.tsv,
+the figures of comparison.md from tests/bench/RESULTS.md. Tests compare the pages with what this writes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from noded.config_text import documentation
 from noded.settings import RELOADABLE
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+import measured  # noqa: E402
+
 REPOSITORY = DOCS.parent
 PARITY = REPOSITORY / "tests" / "docs" / "parity.tsv"
 
@@ -143,6 +147,12 @@ def configuration() -> str:
     return "\n".join(lines) + "\n"
 
 
+def comparison() -> str:
+    """Return comparison.md with the newest figures."""
+    page = (DOCS / "comparison.md").read_text(encoding="utf-8")
+    return measured.filled(page, measured.RESULTS.read_text(encoding="utf-8"))
+
+
 def json() -> str:
     """Return json.md."""
     lines = [
@@ -237,7 +247,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"configuration.md": configuration, "json.md": json, "parity.md": parity}
+PAGES = {
+    "comparison.md": comparison,
+    "configuration.md": configuration,
+    "json.md": json,
+    "parity.md": parity,
+}
 
 
 def main() -> None:

@@ -22,6 +22,23 @@ def test_a_page_is_what_its_generator_writes(page):
     assert (DOCS / page).read_text() == generate.PAGES[page]()
 
 
+def test_figures_of_the_comparison_are_those_that_the_bench_has_worked_out():
+    """The bench writes ratios to its goals itself."""
+    measured = generate.measured
+    newest = "## Run of " + measured.RESULTS.read_text().split("\n## Run of ")[1]
+    row = r"^\| (.+?) \| noded runc \| containerd runc \| ([0-9.]+) \|"
+    theirs = {name: float(ratio) for name, ratio in re.findall(row, newest, re.MULTILINE)}
+    table = re.findall(r"^\| (.+?) \| ([0-9.]+) \| 2", measured.measured(f"\n{newest}"), re.MULTILINE)
+    ours = {name: float(ratio) for name, ratio in table}
+    compared = 0
+    for name, measure, cpu in measured.SHOWN:
+        goal = theirs.get(f"{measure} (CPU)" if cpu else measure)
+        if goal is not None and name in ours:
+            assert ours[name] == pytest.approx(goal, rel=0.03, abs=0.05), name
+            compared += 1
+    assert compared > 5
+
+
 def test_the_index_names_every_page():
     named = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "README.md").read_text()))
     assert named == {path.name for path in DOCS.glob("*.md")} - {"README.md"}
