@@ -46,10 +46,12 @@ class TlsFiles:
 
     def _load(self) -> ssl.SSLContext:
         config = self._config
+        cert = config.tls_cert
+        assert cert is not None  # as `__init__` demands
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _VERSIONS[config.tls_min_version]
         try:
-            context.load_cert_chain(config.tls_cert, config.tls_key)  # type: ignore[arg-type]
+            context.load_cert_chain(cert, config.tls_key)
         except (OSError, ssl.SSLError) as error:
             raise InvalidArgument(
                 f"streaming.tls_cert, streaming.tls_key: cannot load {config.tls_cert} "

@@ -140,7 +140,7 @@ class WebSocketChannels:
 
     def _deliver(self, item: wire.ChannelData | wire.ChannelEnd) -> None:
         # Channels that the client may not write to, or did not ask for, are ignored.
-        inbox = self.inboxes.get(item.channel)  # type: ignore[call-overload]
+        inbox = self.inboxes.get(item.channel)  # type: ignore[call-overload] # the client names any number, the keys are enum members
         if inbox is None:
             return
         if isinstance(item, wire.ChannelData):

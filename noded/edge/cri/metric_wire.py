@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from noded.edge.cri.metric_families import FAMILIES, Family, Moment
+from noded.edge.cri.metric_families import FAMILIES
+from noded.edge.cri.metric_family import Family, Moment
 from noded.engine.stats import ContainerDetail, PodDetail
 from noded.host.cgroup_detail import CgroupDetail
 from noded.host.network_stats import InterfaceStats

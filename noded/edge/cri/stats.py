@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from functools import cache
 
-from noded.edge.cri import encode_image, encode_pod, metric_families, metric_wire, stats_wire
+from noded.edge.cri import encode_image, encode_pod, metric_families, metric_family, metric_wire, stats_wire
 from noded.edge.cri.core import Bridge, Containers, Images, Sandboxes, Stats
 from noded.edge.cri.encode_container import metadata
 from noded.edge.cri.entries import Entries
@@ -208,7 +208,7 @@ class StatsService:
         pods, filesystem = await self._bridge.call(self._stats.details, views, deadline_seconds=budget)
         records = []
         for index, pod in enumerate(pods, start=1):
-            moment = metric_families.Moment(at_ns=pod.at_ns, filesystem=filesystem)
+            moment = metric_family.Moment(at_ns=pod.at_ns, filesystem=filesystem)
             records.append(record(1, metric_wire.pod(pod, moment)))
             if index % _PODS_PER_TURN == 0:
                 await asyncio.sleep(0)

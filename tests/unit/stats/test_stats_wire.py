@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stats_fixtures import V2, reader
 
-from noded.edge.cri import metric_families, metric_wire, stats_wire
+from noded.edge.cri import metric_families, metric_family, metric_wire, stats_wire
 from noded.engine.stats import ContainerDetail, ContainerSample, Filesystem, PodDetail, PodSample
 from noded.host import cgroup_detail, cgroup_stats
 from noded.host.cgroup_stats import CgroupUsage
@@ -104,7 +104,7 @@ def details():
     detail = cgroup_detail.detail_v2(reader(V2), usage, (4, 5), ("2MB",))
     inside = ContainerDetail(CONTAINER, "/pod/c", detail, Measurement(100, 3, 77), 9, 2, 1024)
     pod = PodDetail(POD, "/pod", 5_000_000_000, detail, DEVICES, (inside,))
-    moment = metric_families.Moment(pod.at_ns, Filesystem("/dev/vda", 1000, 50, 20))
+    moment = metric_family.Moment(pod.at_ns, Filesystem("/dev/vda", 1000, 50, 20))
     return v1.PodSandboxMetrics.parse(metric_wire.pod(pod, moment))
 
 
