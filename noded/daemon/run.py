@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import faulthandler
 import gc
 import os
 import signal
+import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ class Daemon:
         self._bridge = Bridge()
         self._engine: Engine | None = None
         self._core_scope = trio.CancelScope()
+        self._root_task: trio.lowlevel.Task | None = None
         self._reloading = asyncio.Event()
 
     async def run(self) -> int:
@@ -71,6 +74,9 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
             loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
+            loop.add_signal_handler(signal.SIGUSR1, self._write_stacks)
+            # Of the threads at once and from C: it is also there when the loop hangs.
+            faulthandler.register(signal.SIGUSR1, chain=True)
             streaming = StreamingServer(self._config.streaming, self._bridge)
             streaming.bind()
             stack.push_async_callback(streaming.close)
@@ -144,6 +150,7 @@ class Daemon:
 
     async def _core(self, loaded: asyncio.Future[None]) -> None:
         """The root of all trio tasks."""
+        self._root_task = trio.lowlevel.current_root_task()
         ready = trio.Event()
         facts = await trio.to_thread.run_sync(host_facts.collect, self._config)
         decoders = Decoders(pod=pod_config_of, container=container_config_of)
@@ -191,6 +198,18 @@ class Daemon:
         return await core
 
     # signals and the watchdog
+
+    def _write_stacks(self) -> None:
+        """SIGUSR1. The loop calls this between steps of the core, so no trio task is running."""
+        from noded.tracing import stacks
+
+        name = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f".{time.time_ns() // 1000 % 1_000_000:06}Z"
+        try:
+            path = stacks.write(self._config.state, name, self._root_task)
+        except Exception as error:  # a look at the daemon must not end it
+            log.exception("stacks not written", error=str(error))
+        else:
+            log.warning("stacks written", path=str(path))
 
     async def _reload_on_demand(self) -> None:
         """SIGHUP, one after the other; several during one reload are one more."""

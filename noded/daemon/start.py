@@ -9,8 +9,10 @@ test says which.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -68,6 +70,7 @@ def main(config_path: Path | None) -> int:
 
     Raises: NodedError when it cannot start, with what to do about it.
     """
+    faulthandler.register(signal.SIGUSR1)  # the rest makes more of it; until then it must not end the start
     return asyncio.run(_run(tables.read(config_path), config_path))
 
 
