@@ -70,7 +70,8 @@ def main(config_path: Path | None) -> int:
 
     Raises: NodedError when it cannot start, with what to do about it.
     """
-    faulthandler.register(signal.SIGUSR1)  # the rest makes more of it; until then it must not end the start
+    # The rest makes more of it; until then it must not end the start.
+    signal.signal(signal.SIGUSR1, lambda *_: faulthandler.dump_traceback())
     return asyncio.run(_run(tables.read(config_path), config_path))
 
 
