@@ -15,22 +15,30 @@ from tests.support.registry import Registry
 ALLOWED = ["seccomp-*", "io.kubernetes.cri-o.seccompNotifierAction"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry of this module's own, which tests may stop from answering."""
+    """A registry of this directory's own, which tests may stop from answering."""
     with Registry(tmp_path_factory.mktemp("shelf")) as registry:
         registry.push(images.busybox_image(), "e2e/busybox", "1")
         yield registry
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def daemon(tmp_path_factory: pytest.TempPathFactory, shelf: Registry) -> Iterator[NodedDaemon]:
     directory: Path = tmp_path_factory.mktemp("daemon")
     handlers = {name: {"type": name, "allowed_annotations": ALLOWED} for name in ("runc", "crun")}
     handlers["closed"] = {"type": "runc", "allowed_annotations": []}
+    # Runtimes that have no filter whose descriptor they could hand over, or do not say so.
+    handlers["shim"] = {"type": "shim", "allowed_annotations": ALLOWED}
+    handlers["runsc"] = {
+        "type": "runsc",
+        "platform": "ptrace",
+        "network": "host",
+        "allowed_annotations": ALLOWED,
+    }
     with NodedDaemon(
         directory,
-        settings={"runtimes": handlers, "images": {"stall_timeout_seconds": 2.0}},
+        settings={"runtimes": handlers, "images": {"stall_timeout_seconds": 1.0}},
         mirrors={"quay.io": shelf.host},
         insecure=[shelf.host],
     ) as running:

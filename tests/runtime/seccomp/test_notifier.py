@@ -121,14 +121,18 @@ def test_a_blocked_call_is_reported_and_answered_as_the_profile_says(daemon, cri
     assert "seccomp blocked a system call" in daemon_log
 
 
-def test_a_container_that_makes_a_blocked_call_is_stopped_and_says_why(daemon, cri, busybox, handler):
+def test_a_container_that_makes_a_blocked_call_is_stopped_and_says_why(daemon, cri, busybox):
     script = "mount -t tmpfs x /tmp; sleep 1000"
-    _, container, _ = make(daemon, cri, handler, busybox, {f"{ACTION}": "stop"}, script)
-    cri.start(container)
-    status = cri.wait_exited(container)
-    assert status.reason == "seccomp killed"
-    assert status.message == "used forbidden system calls: mount"
-    assert status.exit_code == 137
+    started = []
+    for handler in ("runc", "crun"):
+        _, container, _ = make(daemon, cri, handler, busybox, {f"{ACTION}": "stop"}, script)
+        cri.start(container)
+        started.append(container)
+    for container in started:
+        status = cri.wait_exited(container)
+        assert status.reason == "seccomp killed"
+        assert status.message == "used forbidden system calls: mount"
+        assert status.exit_code == 137
 
 
 def test_an_unknown_action_fails_the_create(daemon, cri, busybox):
