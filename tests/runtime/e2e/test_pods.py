@@ -183,12 +183,12 @@ def test_status_shows_what_was_asked(daemon, cri, busybox, tmp_path):
     assert json.loads(cri.verbose_status(container).info["info"])["sandboxID"] == pod
 
 
-def test_sysctls_dns_and_shared_memory_are_the_pods_own(daemon, cri, busybox):
+def test_sysctls_dns_and_shared_memory_are_the_pods_own(daemon, cri, busybox, handler):
     config = daemon.pod_config(cri, sysctls={"kernel.shm_rmid_forced": "1", "net.ipv4.ip_forward": "0"})
     config.dns_config.servers.append("10.96.0.10")
     config.dns_config.searches.append("svc.cluster.local")
     config.dns_config.options.append("ndots:5")
-    pod = cri.run_pod(config)
+    pod = cri.run_pod(config, handler)
     container = cri.run_container(pod, cri.container_config("main", busybox, ["sleep", "1000"]), config)
     assert cri.exec(container, "cat", "/proc/sys/kernel/shm_rmid_forced").stdout == b"1\n"
     assert cri.exec(container, "cat", "/etc/resolv.conf").stdout == (

@@ -14,6 +14,7 @@ import pytest
 from noded.model.container import ContainerConfig, ContainerSecurity, Mount, MountPropagation
 from noded.model.cpus import parse_cpus
 from noded.model.pod import (
+    GroupsPolicy,
     IDMapping,
     NamespaceMode,
     NamespaceOptions,
@@ -147,6 +148,37 @@ def test_a_privileged_container_has_everything_the_node_has(node):
 def test_a_user_has_the_groups_of_the_image_and_of_the_pod(node):
     security = ContainerSecurity(run_as_user=1000, supplemental_groups=(1234,))
     assert node.run("id -u; id -G", container(security=security)).split() == ["1000", "1000", "1234", "50000"]
+
+
+@pytest.mark.parametrize(
+    ("given", "mask"),
+    [
+        ({"drop_capabilities": ("ALL",)}, 0),
+        ({"drop_capabilities": ("ALL",), "add_capabilities": ("NET_BIND_SERVICE",)}, 1 << 10),
+        ({"add_capabilities": ("NET_ADMIN",), "drop_capabilities": ("KILL",)}, 0x5DB | 1 << 12),
+    ],
+)
+def test_capabilities_are_added_and_dropped_as_asked(node, given, mask):
+    facts = status(node.run("cat /proc/self/status", container(security=ContainerSecurity(**given))))
+    for kind in ("CapBnd", "CapPrm", "CapEff"):
+        assert int(facts[kind], 16) == mask, kind
+    assert int(facts["CapInh"], 16) == int(facts["CapAmb"], 16) == 0
+    assert facts["NoNewPrivs"] == "0"
+
+
+def test_strict_groups_are_those_of_the_pod_alone(node):
+    security = ContainerSecurity(
+        run_as_user=1000,
+        run_as_group=2000,
+        supplemental_groups=(1234,),
+        supplemental_groups_policy=GroupsPolicy.STRICT,
+    )
+    assert node.run("id -u; id -G", container(security=security)).split() == ["1000", "2000", "1234"]
+
+
+def test_a_user_of_the_image_is_found_by_name(node):
+    security = ContainerSecurity(run_as_username="web")
+    assert node.run("id -u; id -G", container(security=security)).split() == ["1000", "1000", "50000"]
 
 
 def test_an_ambient_capability_survives_a_change_of_user(node):
