@@ -20,11 +20,12 @@ from noded.errors import DataLoss, InvalidArgument, NotFound
 from noded.host import files, libc
 from noded.images.interruptible import InterruptibleReader
 from noded.images.unpack.compression import LayerStream
+from noded.images.unpack.entry import REGULAR
 from noded.images.unpack.extract import clean
 from noded.images.unpack.faults import LayerFault
 from noded.images.unpack.limits import UnpackLimits
 from noded.images.unpack.stream import ByteStream
-from noded.images.unpack.tar import REGULAR, TarReader
+from noded.images.unpack.tar import TarReader
 
 MEMBER_LIMIT_BYTES = 8 << 20  # of a JSON file that is read into memory
 

@@ -8,6 +8,6 @@ owner (`confine.py`), and extracts the tar (`compression.py` -> `tar.py` -> `ext
 What the child cannot do without more privilege (`trusted.*` attributes, metadata that a lower layer
 knows) it reports, and the daemon does it.
 
-The modules that the zygote imports (`limits faults compression tar metadata extract confine child zygote`)
-use the standard library, isal and zstandard only, so that the zygote stays small.
+The modules that the zygote imports (all of this package but `client`) use the standard library, isal and
+zstandard only, so that the zygote stays small.
 """

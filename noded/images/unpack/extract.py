@@ -13,11 +13,7 @@ import os
 import stat
 
 from noded.images.unpack.compression import LayerStream
-from noded.images.unpack.faults import LayerFault, refused
-from noded.images.unpack.limits import UnpackLimits, UnpackReport
-from noded.images.unpack.metadata import SET_ID_BITS, Metadata
-from noded.images.unpack.stream import ByteStream
-from noded.images.unpack.tar import (
+from noded.images.unpack.entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -26,13 +22,18 @@ from noded.images.unpack.tar import (
     REGULAR,
     SYMLINK,
     Entry,
-    TarReader,
 )
+from noded.images.unpack.faults import LayerFault, refused
+from noded.images.unpack.limits import UnpackLimits, UnpackReport
+from noded.images.unpack.metadata import SET_ID_BITS, Metadata
+from noded.images.unpack.stream import ByteStream
+from noded.images.unpack.tar import TarReader
 from noded.images.unpack.tree import BLOCK_BYTES, WHITEOUT_DEVICE, Tree, system_fault
 
 WHITEOUT_PREFIX = b".wh."
 AUFS_PREFIX = b".wh..wh."
 OPAQUE_MARKER = b".wh..wh..opq"
+_PLAIN_BITS = ~SET_ID_BITS
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -41,6 +42,8 @@ def clean(name: bytes) -> bytes:
 
     Raises: LayerFault for "..": no tool writes it into a layer, and readers disagree about it.
     """
+    if b"/." not in name and b"//" not in name and not name.startswith((b"/", b".")) and name[-1:] != b"/":
+        return name
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if b".." in parts:
         raise refused('its path has a ".." component')
@@ -127,10 +130,10 @@ class Extractor:
             raise refused(f"its files are longer than {self._limits.max_bytes} bytes together")
         mode = entry.mode
         try:
-            fd = os.open(path, _CREATE, mode & ~SET_ID_BITS)
+            fd = os.open(path, _CREATE, mode & _PLAIN_BITS)
         except FileExistsError:
             self._tree.clear(path)
-            fd = os.open(path, _CREATE, mode & ~SET_ID_BITS)
+            fd = os.open(path, _CREATE, mode & _PLAIN_BITS)
         try:
             self._tree.inodes += 1
             if entry.segments is None:

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from noded.images.unpack.tar import SYMLINK, Entry
+from noded.images.unpack.entry import SYMLINK, Entry
 
 SET_ID_BITS = 0o6000
 _XATTRS = (b"user.", b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")

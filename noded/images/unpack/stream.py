@@ -15,21 +15,21 @@ class ByteStream:
     Raises (from all reads): LayerFault(corrupt) when the bytes end early.
     """
 
-    __slots__ = ("_end", "_position", "_supply", "_view")
+    __slots__ = ("_chunk", "_end", "_position", "_supply", "_view")
 
     def __init__(self, supply: Callable[[], bytes]) -> None:
         self._supply = supply
+        self._chunk = b""
         self._view = _NOTHING
         self._position = 0
         self._end = 0
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes. For small sizes: they are copied."""
-        end = self._position + size
+        start, end = self._position, self._position + size
         if end <= self._end:
-            data = self._view[self._position : end].tobytes()
             self._position = end
-            return data
+            return self._chunk[start:end]
         parts = []
         while size:
             part = self.piece(size)
@@ -46,6 +46,10 @@ class ByteStream:
         return self._view[start:end]
 
     def skip(self, size: int) -> None:
+        end = self._position + size
+        if end <= self._end:
+            self._position = end
+            return
         while size:
             size -= len(self.piece(size))
 
@@ -53,7 +57,7 @@ class ByteStream:
         return self._position == self._end and not self._refill()
 
     def _refill(self) -> bool:
-        chunk = self._supply()
+        self._chunk = chunk = self._supply()
         self._view = memoryview(chunk)
         self._position = 0
         self._end = len(chunk)

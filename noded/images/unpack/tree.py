@@ -12,9 +12,9 @@ import os
 import stat
 from collections import deque
 
+from noded.images.unpack.entry import Entry
 from noded.images.unpack.faults import SYSTEM, LayerFault, refused
 from noded.images.unpack.metadata import Metadata
-from noded.images.unpack.tar import Entry
 
 WHITEOUT_DEVICE = os.makedev(0, 0)
 BLOCK_BYTES = 512  # unit of st_blocks

@@ -14,21 +14,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noded.images.unpack import tar
+from noded.images.unpack import entry as kinds
+from noded.images.unpack.entry import Entry
 from noded.images.unpack.extract import clean
 from noded.images.unpack.faults import CORRUPT, REFUSED, LayerFault
+from noded.images.unpack.fields import number, parse_time
 from noded.images.unpack.limits import UnpackLimits
+from noded.images.unpack.pax import parse_pax
+from noded.images.unpack.sparse import segments
 from noded.images.unpack.stream import ByteStream
+from noded.images.unpack.tar import TarReader
 
 LIMITS = UnpackLimits(max_entries=1000)
 KINDS = {
-    tar.REGULAR: tarfile.REGTYPE,
-    tar.HARDLINK: tarfile.LNKTYPE,
-    tar.SYMLINK: tarfile.SYMTYPE,
-    tar.CHARACTER: tarfile.CHRTYPE,
-    tar.BLOCK_DEVICE: tarfile.BLKTYPE,
-    tar.DIRECTORY: tarfile.DIRTYPE,
-    tar.FIFO: tarfile.FIFOTYPE,
+    kinds.REGULAR: tarfile.REGTYPE,
+    kinds.HARDLINK: tarfile.LNKTYPE,
+    kinds.SYMLINK: tarfile.SYMTYPE,
+    kinds.CHARACTER: tarfile.CHRTYPE,
+    kinds.BLOCK_DEVICE: tarfile.BLKTYPE,
+    kinds.DIRECTORY: tarfile.DIRTYPE,
+    kinds.FIFO: tarfile.FIFOTYPE,
 }
 
 
@@ -37,9 +42,9 @@ def chunks(data: bytes, size: int) -> ByteStream:
     return ByteStream(lambda: next(pieces, b""))
 
 
-def read(data: bytes, chunk: int = 4096, limits: UnpackLimits = LIMITS) -> list[tuple[tar.Entry, bytes]]:
+def read(data: bytes, chunk: int = 4096, limits: UnpackLimits = LIMITS) -> list[tuple[Entry, bytes]]:
     stream = chunks(data, chunk)
-    return [(entry, stream.read(entry.size)) for entry in tar.TarReader(stream, limits)]
+    return [(entry, stream.read(entry.size)) for entry in TarReader(stream, limits)]
 
 
 @contextmanager
@@ -52,7 +57,7 @@ def only_faults(*kinds: str) -> Iterator[None]:
             raise AssertionError(f"fault of kind {fault.kind}") from fault
 
 
-def content(entry: tar.Entry, stored: bytes) -> bytes:
+def content(entry: Entry, stored: bytes) -> bytes:
     """The file that an entry describes, holes filled in."""
     if entry.segments is None:
         return stored
@@ -157,24 +162,24 @@ def test_extension_records_are_read_back(records: dict[bytes, bytes]) -> None:
         while length != len(body) + len(b"%d" % length):
             length = len(body) + len(b"%d" % length)
         data += b"%d" % length + body
-    assert tar.parse_pax(data) == records
+    assert parse_pax(data) == records
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_extension_records_are_read_or_refused(data: bytes) -> None:
     with only_faults(CORRUPT):
-        tar.parse_pax(data)
+        parse_pax(data)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_base_256_numbers_keep_their_sign(value: int) -> None:
-    assert tar.number(bytes([0xFF if value < 0 else 0x80]) + value.to_bytes(11, "big", signed=True)) == value
+    assert number(bytes([0xFF if value < 0 else 0x80]) + value.to_bytes(11, "big", signed=True)) == value
 
 
 @given(st.binary(min_size=8, max_size=12))
 def test_numbers_are_read_or_refused(field: bytes) -> None:
     with only_faults(CORRUPT):
-        tar.number(field)
+        number(field)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +194,13 @@ def test_numbers_are_read_or_refused(field: bytes) -> None:
     ],
 )
 def test_times_have_nanoseconds_and_are_clamped(text: bytes, expected: int) -> None:
-    assert tar.parse_time(text) == expected
+    assert parse_time(text) == expected
 
 
 @pytest.mark.parametrize("text", [b"", b".", b"1.x", b"1e3", b"+1", b" 1", b"--1"])
 def test_times_that_are_none_are_corrupt(text: bytes) -> None:
     with pytest.raises(LayerFault, match="time"):
-        tar.parse_time(text)
+        parse_time(text)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +242,7 @@ def test_sparse_files_of_gnu_tar_are_read(sparse_file: Path, form: str) -> None:
 )
 def test_impossible_sparse_maps_are_corrupt(flat: list[int], length: int, stored: int) -> None:
     with pytest.raises(LayerFault) as caught:
-        tar.segments(flat, length, stored)
+        segments(flat, length, stored)
     assert caught.value.kind == CORRUPT
 
 
@@ -318,7 +323,7 @@ def test_old_directories_are_files_whose_name_ends_with_a_slash() -> None:
         block[148:156] = b" " * 8
         block[148:156] = b"%06o\0 " % sum(block)
     [(entry, _)] = read(bytes(block) + bytes(1024))
-    assert entry.kind == tar.DIRECTORY
+    assert entry.kind == kinds.DIRECTORY
 
 
 def test_signed_checksums_of_ancient_tars_are_accepted() -> None:
