@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,10 @@ from tests.support.daemon import NodedDaemon
 from tests.support.registry import Registry
 
 HOST = "registry.example"  # a name that only noded's mirror configuration resolves
+POLICY = {
+    "default": [{"type": "insecureAcceptAnything"}],
+    "transports": {"docker": {f"{HOST}/kubelet/forbidden": [{"type": "reject"}]}},
+}
 # Ends at once on SIGTERM, so that kubelet's shortest grace is not waited for.
 SLEEP = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
 
@@ -21,7 +26,8 @@ SLEEP = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
 def pushed(registry: Registry) -> Registry:
     """The registry with images under `kubelet/`."""
     registry.push(images.busybox_image(), "kubelet/busybox", "1")
-    registry.push(images.busybox_image(labels={"of": "another"}), "kubelet/unused", "1")
+    for name in ("unused", "pinned", "forbidden"):
+        registry.push(images.busybox_image(labels={"of": name}), f"kubelet/{name}", "1")
     return registry
 
 
@@ -38,7 +44,14 @@ def kubelets_daemon(
 ) -> Iterator[NodedDaemon]:
     mirrors = {HOST: pushed.host}
     directory = tmp_path_factory.mktemp("kubelet")
-    with NodedDaemon(directory, mirrors=mirrors, insecure=[pushed.host, private.host]) as running:
+    policy = directory / "policy.json"
+    policy.write_text(json.dumps(POLICY))
+    settings = {
+        "images": {"pinned": [f"{HOST}/kubelet/pinned:*"], "signature_policy": str(policy)},
+        "runtimes": {"runsc": {"type": "runsc", "platform": "ptrace", "network": "host"}},
+    }
+    insecure = [pushed.host, private.host]
+    with NodedDaemon(directory, mirrors=mirrors, insecure=insecure, settings=settings) as running:
         yield running
 
 

@@ -165,6 +165,7 @@ class Kubelet:
         assert status.created_at > 0
         assert status.image.image
         assert status.image_ref
+        assert status.state != self.pb.CONTAINER_UNKNOWN  # kubelet would kill it and make another
         return status
 
     # pod worker
@@ -343,7 +344,7 @@ class Kubelet:
         return next(one for one in self.pod_status(pod.uid)[1] if one.metadata.name == name)
 
     def pod_config(self, pod: Pod, attempt: int) -> Any:
-        return self.cri.pod_config(
+        config = self.cri.pod_config(
             pod.name,
             namespace=pod.namespace,
             uid=pod.uid,
@@ -359,6 +360,9 @@ class Kubelet:
             },
             annotations={"kubernetes.io/config.source": "api"},
         )
+        config.linux.security_context.seccomp.profile_type = self.pb.SecurityProfile.RuntimeDefault
+        config.hostname = "" if pod.host_network else pod.name
+        return config
 
     def container_config(self, pod: Pod, wanted: Container, image: str, attempt: int) -> Any:
         messages = self.pods / pod.uid / "containers" / wanted.name

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.kubelet.conftest import HOST
 from tests.kubelet.kubelet import TERMINATION_LOG, Container, Kubelet
 from tests.support.oracle import Oracle
 
@@ -132,6 +133,25 @@ def test_parallel_stops_end_all_containers_and_then_the_sandbox(kubelet, pod):
     assert [one.state for one in containers] == [kubelet.pb.CONTAINER_EXITED] * 3
     assert {one.exit_code for one in containers} == {0}  # by SIGTERM, within the grace
     assert sandboxes[0].state == kubelet.pb.SANDBOX_NOTREADY
+
+
+def test_a_hook_without_a_deadline_may_take_its_time(kubelet, standing):
+    """preStop and postStart: a timeout of 0 is none."""
+    container = kubelet.newest(standing).id
+    answer = kubelet.call("ExecSync", None, container_id=container, cmd=["sleep", "2"], timeout=0)
+    assert answer.exit_code == 0
+
+
+def test_an_image_volume_is_named_by_the_id_of_its_image(kubelet, pod, cri):
+    mine = pod()
+    kubelet.sync(mine)
+    image, sandbox = kubelet.newest(mine).image_id, kubelet.pod_status(mine.uid)[0][0].id
+    config = kubelet.container_config(mine, mine.containers[0], image, 7)
+    mount = config.mounts.add(container_path="/data", readonly=True)
+    mount.image.image = f"{HOST}/kubelet/busybox:1"
+    made = cri.create(sandbox, config, kubelet.pod_config(mine, 0))
+    mounts = {one.container_path: one for one in kubelet.container(made).mounts}
+    assert mounts["/data"].image.image_ref == image
 
 
 def test_an_ephemeral_container_shares_the_processes_of_its_target(kubelet, standing, cri):

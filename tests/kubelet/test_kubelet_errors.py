@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import grpc
 import pytest
 
@@ -90,6 +92,31 @@ def test_a_registry_that_cannot_be_reached_is_told_by_the_prefix_that_kubelet_kn
         kubelet.call("PullImage", None, image={"image": "127.0.0.1:1/nothing/here:1"})
     assert caught.value.code() is grpc.StatusCode.UNKNOWN  # any other would stand before the message
     assert caught.value.details().startswith("RegistryUnavailable"), caught.value.details()
+
+
+def test_an_image_that_the_policy_refuses_is_told_by_the_prefix_that_kubelet_knows(kubelet):
+    with pytest.raises(grpc.RpcError) as caught:
+        kubelet.call("PullImage", None, image={"image": f"{HOST}/kubelet/forbidden:1"})
+    assert caught.value.code() is grpc.StatusCode.UNKNOWN
+    assert caught.value.details().startswith("SignatureValidationFailed"), caught.value.details()
+
+
+@pytest.mark.skipif(shutil.which("runsc") is None, reason="runsc, which cannot do it, is not installed")
+def test_a_handler_without_recursive_read_only_mounts_says_so_by_the_prefix_that_kubelet_knows(
+    kubelet, pod, cri, tmp_path
+):
+    mine = pod(handler="runsc")
+    kubelet.log_directory(mine).mkdir()
+    sandbox_config = kubelet.pod_config(mine, 0)
+    sandbox = kubelet.call("RunPodSandbox", config=sandbox_config, runtime_handler="runsc").pod_sandbox_id
+    image = kubelet.ensure_image(mine.containers[0].image)
+    config = kubelet.container_config(mine, mine.containers[0], image, 0)
+    config.mounts.add(
+        host_path=str(tmp_path), container_path="/data", readonly=True, recursive_read_only=True
+    )
+    with pytest.raises(grpc.RpcError) as caught:
+        cri.create(sandbox, config, sandbox_config)
+    assert caught.value.details().startswith("RROUnsupported"), caught.value.details()
 
 
 def test_an_image_volume_that_cannot_be_mounted_is_told_by_the_prefix_that_kubelet_knows(

@@ -52,6 +52,13 @@ def test_the_image_of_a_dead_container_is_used_until_that_is_removed(kubelet, po
     assert dead.image_id in kubelet.collect_images()
 
 
+def test_a_pinned_image_says_so_and_is_left(kubelet):
+    pinned = kubelet.ensure_image(f"{HOST}/kubelet/pinned:1")
+    assert kubelet.call("ImageStatus", image={"image": pinned}).image.pinned
+    assert pinned not in kubelet.collect_images()
+    assert kubelet.call("ImageStatus", image={"image": pinned}).image.id == pinned
+
+
 def test_pulls_of_one_image_at_once_give_one_image(kubelet):
     kubelet.collect_images()
     with ThreadPoolExecutor(5) as threads:
