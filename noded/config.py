@@ -38,6 +38,9 @@ class NetworkConfig:
 class ImagesConfig:
     """`[images]`: registries and the local store."""
 
+    # directory of image blobs and layers, for example on a disk of its own; "" = the daemon's root. After a
+    # change images are pulled again, so empty the node first
+    root: Path | None = None
     registries_conf: Path = Path("/etc/containers/registries.conf")  # containers-registries.conf(5), v2
     # directory with containerd's HOST/hosts.toml, "" = none; a host that has one there is pulled from
     # as it says, blocking and short names excepted, and not as registries.conf says

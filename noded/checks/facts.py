@@ -253,6 +253,7 @@ class Facts:
     kernel: Kernel = Kernel()
     cgroups: Cgroups = Cgroups()
     root: Directory = Directory("root", "/var/lib/noded")
+    images: Directory | None = None  # where they are kept apart from root
     state: Directory = Directory("state", "/run/noded")
     security: Security = Security()
     programs: tuple[Program, ...] = ()

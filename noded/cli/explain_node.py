@@ -89,7 +89,7 @@ class OnThisNode:
     ) -> None:
         self._config, self._handler, self._pod = config, handler, pod
         self._container, self._image, self._notes = container, image, notes
-        self._layout = Layout(config.root, config.state)
+        self._layout = Layout(config.root, config.state, images=config.images.root)
         self._facts = host_facts.collect(config)
         workload = workload_of(config.workloads, pod.annotations) if config.workloads else None
         more = workload.allowed_annotations if workload is not None else ()

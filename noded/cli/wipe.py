@@ -32,8 +32,9 @@ def wipe(arguments: argparse.Namespace) -> int:
         raise FailedPrecondition("kubelet runs and would start its pods again: stop it first, or use --force")
     config = settings.load(Path(arguments.config))
     if not arguments.force:
+        places = f"{config.root} and {config.images.root}" if config.images.root else f"{config.root}"
         print(
-            f"All pods, containers and images in {config.root} will be removed. Type yes to go on: ",
+            f"All pods, containers and images in {places} will be removed. Type yes to go on: ",
             end="",
             flush=True,
             file=sys.stderr if arguments.json else sys.stdout,

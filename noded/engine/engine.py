@@ -6,7 +6,7 @@ It is assembled once, by the daemon. No part reaches into another through it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,6 +53,7 @@ from noded.host import mounts
 from noded.host.cgroup_samples import CgroupSampler
 from noded.host.cgroups import Cgroups
 from noded.host.cpu_tuning import CpuTuner
+from noded.host.lock import lock
 from noded.host.orphans import reap_orphans
 from noded.images import crash_mark
 from noded.images.content import ContentStore
@@ -125,8 +126,19 @@ async def open_engine(
     reconciled and changes may be asked for. On exit everything that is process-scoped is closed;
     pods keep running.
     """
-    layout = Layout(config.root, config.state)
+    layout = Layout(config.root, config.state, images=config.images.root)
     await trio.to_thread.run_sync(_prepare, layout)
+    # The daemon has locked its root before.
+    apart = not await trio.to_thread.run_sync(layout.image_root.samefile, layout.root)
+    with lock(layout.image_root / "noded.lock") if apart else nullcontext():
+        async with _open(config, layout, facts, decoders, ready) as engine:
+            yield engine
+
+
+@asynccontextmanager
+async def _open(
+    config: Config, layout: Layout, facts: HostFacts, decoders: Decoders, ready: trio.Event
+) -> AsyncIterator[Engine]:
     crashed = await trio.to_thread.run_sync(crash_mark.begin, layout.crash_mark, facts.boot_id)
     database = await Database.open(layout.database, MIGRATIONS)
     try:
@@ -468,6 +480,7 @@ def _prepare(layout: Layout) -> None:
     """Make the directories that everything else expects."""
     for directory, mode in (
         (layout.root, 0o700),  # layers hold set-id programs that the host's users must not reach
+        (layout.image_root, 0o700),
         (layout.root / "containers", 0o711),
         (layout.checkpoints, 0o700),
         (layout.layers, 0o711),

@@ -13,7 +13,7 @@ SOCKET = STATE / "noded.sock"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The two directory trees of a noded instance.
+    """The two directory trees of a noded instance; `content` and `layers` may be below another one, `images`.
 
     root/   (survives a reboot)                state/  (tmpfs, gone after a reboot)
       noded.db                                   noded.sock
@@ -27,6 +27,12 @@ class Layout:
     root: Path
     state: Path
     netns_dir: Path = Path("/run/netns")
+    images: Path | None = None
+
+    @property
+    def image_root(self) -> Path:
+        """Holds blobs and layers of images."""
+        return self.images or self.root
 
     @property
     def database(self) -> Path:
@@ -44,11 +50,11 @@ class Layout:
 
     @property
     def content(self) -> Path:
-        return self.root / "content"
+        return self.image_root / "content"
 
     @property
     def layers(self) -> Path:
-        return self.root / "layers"
+        return self.image_root / "layers"
 
     def container_data(self, container_id: str) -> Path:
         """Writable layer and other data of one container."""

@@ -24,6 +24,7 @@ def collect(config: Config, kubelet_config: Path | None = None) -> Facts:
         kernel=kernel.read(),
         cgroups=kernel.cgroups(config),
         root=storage.look("root", config.root, trial=geteuid() == 0),
+        images=storage.look("images.root", config.images.root, trial=False) if config.images.root else None,
         state=storage.look("state", config.state, trial=False),
         security=kernel.security(),
         programs=tuple(programs.look(name) for name in (config.conmon, config.init)),

@@ -32,7 +32,9 @@ def judge(facts: Facts) -> Iterator[Result]:
             "images and the database are written there",
             f"mount it writable, or set {root.key} in /etc/noded/noded.toml",
         )
-    yield from _space(root)
+    yield from _space(root, "storage")
+    if facts.images is not None:
+        yield from _images(facts.images)
     if state.fstype == "tmpfs":
         yield ok("storage.state", f"{state.path} is on a tmpfs")
     else:
@@ -73,24 +75,36 @@ def _overlay(root: Directory) -> Result:
     return ok(name, f"an overlay mount works on {root.path} ({root.fstype})")
 
 
-def _space(root: Directory) -> Iterator[Result]:
+def _images(images: Directory) -> Iterator[Result]:
+    if images.exists:
+        yield from _space(images, "storage.images")
+    else:
+        yield warn(
+            "storage.images",
+            f"{images.path} does not exist",
+            "if a disk should be mounted there, images will fill another one",
+            f"mount it, or correct {images.key} in /etc/noded/noded.toml",
+        )
+
+
+def _space(root: Directory, name: str) -> Iterator[Result]:
     if root.size_bytes:
         share = root.free_bytes / root.size_bytes
         found = f"{root.free_bytes / _GIB:.1f} GiB free of {root.size_bytes / _GIB:.1f} GiB on {root.path}"
         cure = "noded images df; noded images rm IMAGE; or give the file system more room"
         if root.free_bytes < _LEAST_BYTES or share < 0.05:
-            yield fail("storage.space", found, "pulls fail, and containers find the disk full", cure)
+            yield fail(f"{name}.space", found, "pulls fail, and containers find the disk full", cure)
         elif share < _EVICTION:
-            yield warn("storage.space", found, "below 15 % kubelet removes images and evicts pods", cure)
+            yield warn(f"{name}.space", found, "below 15 % kubelet removes images and evicts pods", cure)
         else:
-            yield ok("storage.space", found)
+            yield ok(f"{name}.space", found)
     if root.inodes:
         share = root.free_inodes / root.inodes
         found = f"{root.free_inodes} of {root.inodes} inodes free on {root.path}"
         cure = "noded images df; noded images rm IMAGE; or make the file system anew with more inodes"
         if share < 0.01:
-            yield fail("storage.inodes", found, "no file can be made: pulls fail, containers break", cure)
+            yield fail(f"{name}.inodes", found, "no file can be made: pulls fail, containers break", cure)
         elif share < _EVICTION_INODES:
-            yield warn("storage.inodes", found, "below 5 % kubelet evicts pods", cure)
+            yield warn(f"{name}.inodes", found, "below 5 % kubelet evicts pods", cure)
         else:
-            yield ok("storage.inodes", found)
+            yield ok(f"{name}.inodes", found)

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from disks import mounted_disk
 
 from noded.errors import FailedPrecondition
 from noded.host import btrfs, mounts
@@ -25,6 +24,7 @@ from noded.images.repair import Repairer
 from noded.images.snapshots import Snapshots
 from noded.model.image import Image
 from noded.model.pod import IDMapping, UserNamespace
+from tests.support.disks import mounted_disk
 from tests.support.layer_cases import (
     Member,
     Store,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import grpc
 import pytest
 
 from tests.support.daemon import NodedDaemon
+from tests.support.disks import mounted_disk
 
 HOST = "registry.example"
 pytestmark = pytest.mark.root
@@ -18,17 +18,9 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def btrfs(tmp_path):
-    if "\tbtrfs\n" not in Path("/proc/filesystems").read_text() or shutil.which("mkfs.btrfs") is None:
-        pytest.skip("THIS KERNEL HAS NO btrfs, or mkfs.btrfs is not installed: nothing was tested")
-    image, target = tmp_path / "disk.img", tmp_path / "disk"
-    with image.open("wb") as file:
-        file.truncate(256 << 20)
-    target.mkdir()
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True, capture_output=True)
-    subprocess.run(["mount", "-o", "loop", image, target], check=True)
-    subprocess.run(["btrfs", "quota", "enable", target], check=True)
-    yield target
-    subprocess.run(["umount", "--lazy", target], check=True)
+    with mounted_disk("btrfs", tmp_path) as disk:
+        subprocess.run(["btrfs", "quota", "enable", disk], check=True)
+        yield disk
 
 
 def noded(daemon, *arguments):
@@ -62,6 +54,54 @@ def test_a_node_with_btrfs_limits_a_container_and_shares_its_images(btrfs, tmp_p
         assert cri.exec(container, "echo", "runs").stdout == b"runs\n"
         with pytest.raises(grpc.RpcError, match="additional image store"):
             cri.image.RemoveImage(cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image=image)), timeout=20)
+
+
+def du(*options):
+    lines = subprocess.run(["du", "-s", *options], capture_output=True, check=True).stdout.splitlines()
+    return sum(int(line.split()[0]) for line in lines)
+
+
+def test_images_may_have_a_file_system_of_their_own(tmp_path, pushed):
+    with (
+        mounted_disk("ext4", tmp_path) as disk,
+        NodedDaemon(
+            tmp_path, settings={"images": {"root": disk / "images"}}, mirrors={HOST: pushed.host}
+        ) as daemon,
+        daemon.client() as cri,
+    ):
+        images, containers = disk / "images", daemon.root / "containers"
+        empty = du("--inodes", images / "content", images / "layers")
+        cri.pull(f"{HOST}/e2e/busybox:1")
+        config_of = daemon.pod_config(cri)
+        pod = cri.run_pod(config_of)
+        config = cri.container_config("c", f"{HOST}/e2e/busybox:1", ["sleep", "1000"])
+        container = cri.run_container(pod, config, config_of)
+        cri.exec(container, "sh", "-c", "dd if=/dev/urandom of=/big bs=1M count=5; touch /a /b; sync")
+        assert not (daemon.root / "layers").exists()
+        assert not (daemon.root / "content").exists()
+        answer = cri.image.ImageFsInfo(cri.pb.ImageFsInfoRequest(), timeout=10)
+        (image_fs,), (container_fs,) = answer.image_filesystems, answer.container_filesystems
+        for told, place in ((image_fs, images), (container_fs, containers)):
+            assert Path(told.fs_id.mountpoint).stat().st_dev == place.stat().st_dev
+        assert images.stat().st_dev != containers.stat().st_dev
+        subprocess.run(["sync"], check=True)
+        found = du("-B1", images / "content", images / "layers")
+        assert abs(found - image_fs.used_bytes.value) <= found // 100 + empty * 4096
+        assert image_fs.inodes_used.value == du("--inodes", images / "content", images / "layers") - empty
+        assert abs(du("-B1", containers) - container_fs.used_bytes.value) <= (5 << 20) // 100
+        assert container_fs.used_bytes.value > (5 << 20)
+        assert container_fs.inodes_used.value == du("--inodes", containers)
+        with pytest.raises(AssertionError, match="in use by noded process"):
+            NodedDaemon(tmp_path / "second", settings={"images": {"root": images}}).__enter__()
+        daemon.restart(hard=True)
+        with daemon.client() as again:
+            assert [name for one in again.images() for name in one.repo_tags] == [f"{HOST}/e2e/busybox:1"]
+            again.remove_all_pods()
+            (one,) = again.images()
+            again.image.RemoveImage(
+                again.pb.RemoveImageRequest(image=again.pb.ImageSpec(image=one.id)), timeout=30
+            )
+        assert du("--inodes", images / "content", images / "layers") == empty
 
 
 def test_a_handler_with_a_storage_driver_of_its_own_makes_its_containers_with_it(tmp_path, pushed):

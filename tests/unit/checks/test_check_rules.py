@@ -105,6 +105,10 @@ def root(**changes) -> Facts:
     return replace(HEALTHY, root=replace(ROOT, **changes))
 
 
+def images(**changes) -> Facts:
+    return replace(HEALTHY, images=replace(ROOT, key="images.root", path="/images", **changes))
+
+
 def cgroups(**changes) -> Facts:
     return replace(HEALTHY, cgroups=replace(CGROUPS, **changes))
 
@@ -271,6 +275,8 @@ FAULTS = [
     ("disk full", root(free_bytes=300 << 20), "storage.space", FAIL, "0.3 GiB", "images rm"),
     ("inodes low", root(free_inodes=40), "storage.inodes", WARN, "40 of 1000", "inodes"),
     ("inodes gone", root(free_inodes=5), "storage.inodes", FAIL, "5 of 1000", "inodes"),
+    ("image disk low", images(free_bytes=12 << 30), "storage.images.space", WARN, "12.0 GiB", "images rm"),
+    ("image disk missing", images(exists=False), "storage.images", WARN, "/images", "mount it"),
     (
         "state on disk",
         replace(HEALTHY, state=replace(STATE, fstype="ext4")),
