@@ -13,7 +13,7 @@ PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
 if str(PACKAGING) not in sys.path:
     sys.path.append(str(PACKAGING))  # for `import noded_packaging`
 
-from tests.packaging.roots import KEPT, Root, unpacked_root  # noqa: E402
+from tests.packaging.roots import KEPT, Root, kept_packages, unpacked_root  # noqa: E402
 
 
 @pytest.fixture
@@ -24,18 +24,13 @@ def proving(counts) -> None:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
-    """`built("deb")`: paths of all packages, built once. Skips where the wheels cannot be had."""
-    made: dict[str, list[Path]] = {}
+def built() -> Callable[[str], list[Path]]:
+    """`built("deb")`: paths of all packages of this tree. Skips where the wheels cannot be had."""
 
     def build(kind: str) -> list[Path]:
         if kind == "rpm" and shutil.which("rpmbuild") is None:
             pytest.skip("rpmbuild is not installed: apt-get install rpm")
-        if kind not in made:
-            from tests.packaging.roots import build_packages
-
-            made[kind] = build_packages(kind, tmp_path_factory.mktemp(kind))
-        return made[kind]
+        return kept_packages(kind)
 
     return build
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGING = REPOSITORY / "packaging"
 # Made by packaging/setup/roots.sh, because tests have no network in their own namespaces.
 KEPT = REPOSITORY / "build" / "packages" / "roots"
 WORK = REPOSITORY / "build" / "packages"
@@ -132,6 +134,38 @@ def _debootstrap(suite: str, directory: Path) -> None:
         ],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+
+
+def source_digest() -> str:
+    """Of everything that packages are made from."""
+    digest = hashlib.sha256()
+    for name in (
+        "noded",
+        "plugins",
+        "packaging",
+        "pyproject.toml",
+        "requirements.lock",
+        "README.md",
+        "LICENSE",
+    ):
+        top = REPOSITORY / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts and ".egg-info" not in str(path):
+                digest.update(f"{path.relative_to(REPOSITORY)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def kept_packages(kind: str) -> list[Path]:
+    """Packages of this tree, built when it has changed; those of older trees are removed."""
+    directory = WORK / f"{kind}-{source_digest()}"
+    if not directory.exists():
+        for old in WORK.glob(f"{kind}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        unfinished = WORK / f".{kind}-{os.getpid()}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        build_packages(kind, unfinished)
+        unfinished.rename(directory)
+    return sorted(directory.glob(f"*.{kind}"))
 
 
 def build_packages(

@@ -31,16 +31,9 @@ def packages() -> dict[int, Path]:
 
     They are built when the tree has changed. Revision 2 is revision 1 under its number.
     """
-    from tests.packaging.roots import build_packages
+    from tests.packaging.roots import build_packages, source_digest
 
-    digest = hashlib.sha256()
-    names = ("noded", "plugins", "packaging", "pyproject.toml", "requirements.lock", "README.md")
-    for name in names:
-        top = REPOSITORY / name
-        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and "__pycache__" not in path.parts and ".egg-info" not in str(path):
-                digest.update(f"{path.relative_to(REPOSITORY)}\n".encode() + path.read_bytes())
-    directory = KEPT / f"debs-{digest.hexdigest()[:16]}"
+    directory = KEPT / f"debs-{source_digest()}"
     if not directory.exists():
         started = time.monotonic()
         with tempfile.TemporaryDirectory(dir=KEPT) as name:
