@@ -7,7 +7,6 @@ noded's own configuration and for the options of runtime types, so both are refu
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -73,6 +72,8 @@ def dotted(where: str, key: str) -> str:
 
 def _nearest(word: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
+    import difflib
+
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 0.025
 # While modules are imported, a call that can be answered waits for the interpreter no longer than this.
 _SWITCH_SECONDS = 0.0005
+_YOUNG_OBJECTS = 3000
+_NEVER = 10_000, 10_000
 
 
 class Places(NamedTuple):
@@ -147,13 +149,18 @@ def _known(layout: paths.Layout) -> dict[str, bytes]:
 
 async def _rest(table: Located) -> tuple[ModuleType, Config]:
     """The module with the rest of the daemon, and the configuration. Raises: InvalidArgument."""
+    from noded.host.memory import one_arena
+
+    one_arena()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.disable()  # nothing that is imported becomes garbage; `run` looks once at the end
+    # What is imported becomes garbage young or never; `run` looks at all of it once, at the end.
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_YOUNG_OBJECTS, *_NEVER)
     try:
         return await asyncio.to_thread(_import, table)
     finally:
-        gc.enable()
+        gc.set_threshold(*thresholds)
         sys.setswitchinterval(interval)
 
 

@@ -14,6 +14,7 @@ import socket
 import ssl
 from contextlib import suppress
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,12 +22,14 @@ from noded.config import StreamingConfig
 from noded.edge.cri.core import Bridge, Streams
 from noded.edge.streaming_backend import CoreBackend
 from noded.edge.streaming_tls import TlsFiles
-from noded.edge.streaming_upgrade import Conversation, Upgrade, upgrade
 from noded.errors import FailedPrecondition, InvalidArgument, Unavailable
 from noded.streams.link import SocketLink, cancel_all, tune
 from noded.streams.requests import CommandRequest, ForwardRequest, StreamRequest
 from noded.streams.tokens import Tokens
 from noded.wire import http_upgrade
+
+if TYPE_CHECKING:
+    from noded.edge.streaming_upgrade import Conversation, Upgrade
 
 log = structlog.get_logger(__name__)
 
@@ -231,6 +234,8 @@ class StreamingServer:
                     if not data:
                         return None
                     request = parser.receive(data)
+            from noded.edge.streaming_upgrade import upgrade  # half a megabyte for who never streams
+
             accepted = upgrade(request, self._tokens)
         except TimeoutError:
             refusal = http_upgrade.refusal(HTTPStatus.REQUEST_TIMEOUT, "the request took too long")

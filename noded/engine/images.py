@@ -6,9 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from noded.errors import InvalidArgument, NotFound
-from noded.images.archive import load_archive, save_archive
 from noded.images.disk_usage import ImageUsage
-from noded.images.export import export_store
 from noded.images.library import Library
 from noded.images.progress import PullProgress
 from noded.images.pull import Puller
@@ -82,6 +80,8 @@ class Images:
         """Import an OCI layout or docker archive from a path on the node."""
         if not Path(path).is_absolute():
             raise InvalidArgument(f"path {path!r} must be absolute")
+        from noded.images.archive import load_archive  # rarely used, as what follows
+
         return await load_archive(Path(path), self._library, self._admission.accept)
 
     async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
@@ -93,8 +93,12 @@ class Images:
             raise InvalidArgument(f"path {path!r} must be absolute")
         images = [self._found(reference) for reference in references]
         if format == "store":
+            from noded.images.export import export_store
+
             await export_store(images or self._library.own(), Path(path), self._library)
             return
+        from noded.images.archive import save_archive
+
         await save_archive(images, Path(path), format, self._library)
 
     def _found(self, reference: str) -> Image:

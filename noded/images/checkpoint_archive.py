@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tarfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -140,6 +139,8 @@ def _create(directory: int, name: str) -> tuple[int, bool]:
 
 
 def _write_members(file: IO[bytes], source: Path) -> None:
+    import tarfile  # checkpoints are rare, and it takes 20 ms
+
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(source.rglob("*"), key=lambda path: (path.name not in _FIRST, path)):
             trio.from_thread.check_cancelled()

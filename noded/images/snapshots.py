@@ -23,7 +23,6 @@ from noded.images.drivers.driver import Driver, Rootfs
 from noded.images.drivers.overlay import OverlayDriver
 from noded.images.overlay import Trees, lower_chain, lower_trees
 from noded.images.quota import Quotas
-from noded.images.rootfs_diff import write_diff
 from noded.images.usage import container_usage
 from noded.model.image import Image
 from noded.model.paths import Layout
@@ -107,6 +106,8 @@ class Snapshots:
         return await trio.to_thread.run_sync(self._write_diff, container_id, image, target)
 
     def _write_diff(self, container_id: str, image: Image, target: Path) -> list[str]:
+        from noded.images.rootfs_diff import write_diff  # for checkpoints, which are rare
+
         data = self._layout.container_data(container_id)
         driver = self._driver_of(data, "").name
         if driver != "overlay":

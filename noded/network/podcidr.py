@@ -12,7 +12,6 @@ from pathlib import Path
 from noded.errors import FailedPrecondition, InvalidArgument, NodedError, Unavailable
 from noded.host.files import publish
 from noded.network.conflist import parse_conflist, require_plugins
-from noded.network.template import render
 
 # The name under `conf_dir`; early in lexical order, behind 00- and 05- files of add-ons.
 CONF_FILE = "10-noded.conflist"
@@ -48,6 +47,8 @@ def render_conflist(template: str, cidrs: tuple[str, ...]) -> str:
 
     Raises: FailedPrecondition when the template or what it gives is wrong.
     """
+    from noded.network.template import render  # few nodes have a template
+
     families = {ipaddress.ip_network(cidr).version for cidr in cidrs}
     routes = tuple(route for family, route in _ROUTES.items() if family in families)
     text = render(template, {"PodCIDR": cidrs[0], "PodCIDRRanges": cidrs, "Routes": routes})

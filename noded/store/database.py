@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _RESERVE_BYTES = 1 << 20  # a change of one record takes some 20 kB
 _RESERVE_ROOM_BYTES = 4 * _RESERVE_BYTES  # once in the log, once in the file, and the drop of it
+_CACHE_KIB = 256  # rows are read once, at the start
 _ROOM_BYTES = 8 << 20  # what must be free for new records
 
 
@@ -115,8 +116,10 @@ def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             _migrate(connection, path, migrations)
             _reserve(connection, os.statvfs(path))
+            connection.execute("PRAGMA shrink_memory")
         except BaseException:
             connection.close()
             raise

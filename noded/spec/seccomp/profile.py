@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from noded.errors import InvalidArgument
@@ -243,8 +242,8 @@ class _Checker:
         for key in list(value):
             canonical = by_lower.get(key.lower())
             if canonical is None:
-                close = get_close_matches(key, known, 1)
-                hint = f', did you mean "{close[0]}"?' if close else ""
+                close = _nearest(key, known)
+                hint = f', did you mean "{close}"?' if close else ""
                 raise self._error(f"{path}.{key}".lstrip("."), f"unknown key{hint}")
             value[canonical] = value.pop(key)
         return value
@@ -260,8 +259,8 @@ class _Checker:
     def _one_of(self, value: Any, path: str, known: Iterable[str]) -> None:
         names = sorted(known)
         if value not in names:
-            close = get_close_matches(str(value), names, 1)
-            hint = f", did you mean {close[0]}?" if close else f", use one of {', '.join(names)}"
+            close = _nearest(str(value), names)
+            hint = f", did you mean {close}?" if close else f", use one of {', '.join(names)}"
             raise self._error(path, f"{value!r} is unknown{hint}")
 
     def _integer(self, value: Any, path: str, maximum: int) -> None:
@@ -271,3 +270,9 @@ class _Checker:
     def _error(self, path: str, problem: str) -> InvalidArgument:
         where = f"{path}: " if path else ""
         return InvalidArgument(f"seccomp profile {self._source}: {where}{problem}")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # for mistakes only
+
+    return next(iter(get_close_matches(word, known, 1)), "")
