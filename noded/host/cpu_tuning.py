@@ -15,13 +15,14 @@ from pathlib import Path
 import structlog
 
 from noded.errors import FailedPrecondition
-from noded.host import files
+from noded.host import cpu_partition, files, interrupts
 from noded.model.cpus import format_cpus, parse_cpus
 from noded.spec.cpu_tuning import FileWrite, TuningPlan
 
 log = structlog.get_logger(__name__)
 
-_MASK = "proc/irq/default_smp_affinity"
+_INTERRUPTS = "proc/irq"
+_MASK = f"{_INTERRUPTS}/default_smp_affinity"
 _GONE = (errno.ENOENT, errno.ENODEV)
 
 
@@ -44,17 +45,31 @@ class CpuTuner:
         with self._lock:
             old = {write.path: self._current(write) for write in plan.writes}
             quiet = self._served(plan.quiet_cpus)
+            others = self._mask() - quiet if quiet else frozenset()
+            moved = interrupts.to_move(self._root / _INTERRUPTS, quiet, others) if quiet else {}
             restore = [
                 {"path": write.path, "old": old[write.path], "new": write.value}
                 for write in plan.writes
                 if write.restore
             ]
-            entry = json.dumps({"restore": restore, "quiet_cpus": format_cpus(quiet)}).encode()
-            files.publish(journal, entry, 0o600, durable=False)
+            entry = {
+                "restore": restore,
+                "quiet_cpus": format_cpus(quiet),
+                "interrupts": {
+                    number: [format_cpus(one.old), format_cpus(one.new)] for number, one in moved.items()
+                },
+                "isolated_cgroup": plan.isolated_cgroup,
+                "isolated_cpus": format_cpus(plan.isolated_cpus),
+            }
+            files.publish(journal, json.dumps(entry).encode(), 0o600, durable=False)
             for write in plan.writes:
                 self._write(write)
             if quiet:
-                self._write(FileWrite(_MASK, _mask(self._mask() - quiet), "irq-load-balancing"))
+                mask = interrupts.format_mask(others)
+                self._write(FileWrite(_MASK, mask, "irq-load-balancing"))
+                interrupts.move(self._root / _INTERRUPTS, moved)
+            if plan.isolated_cgroup:
+                cpu_partition.isolate(self._root / plan.isolated_cgroup, plan.isolated_cpus)
 
     def undo(self, journal: Path) -> None:
         """Give files their old values back, unless somebody else has changed them since. Idempotent.
@@ -66,14 +81,22 @@ class CpuTuner:
                 entry = json.loads(journal.read_bytes())
             except FileNotFoundError:
                 return
+            if entry.get("isolated_cgroup"):
+                cpus = parse_cpus(entry["isolated_cpus"], "isolated_cpus")
+                cpu_partition.join(self._root / entry["isolated_cgroup"], cpus)
             for one in entry["restore"]:
                 self._restore(one["path"], one["old"], one["new"])
             quiet = parse_cpus(entry["quiet_cpus"], "quiet_cpus")
             if quiet:
                 try:
-                    (self._root / _MASK).write_text(_mask(self._mask() | quiet))
+                    (self._root / _MASK).write_text(interrupts.format_mask(self._mask() | quiet))
                 except OSError as error:
                     log.error("CPUs serve no interrupts still", cpus=format_cpus(quiet), error=str(error))
+                moved = {
+                    number: interrupts.Moved(*(parse_cpus(cpus, "interrupts") for cpus in both))
+                    for number, both in entry.get("interrupts", {}).items()
+                }
+                interrupts.move_back(self._root / _INTERRUPTS, moved)
             journal.unlink(missing_ok=True)
 
     def _current(self, write: FileWrite) -> str:
@@ -125,14 +148,4 @@ class CpuTuner:
         return cpus & serving
 
     def _mask(self) -> frozenset[int]:
-        bits = int((self._root / _MASK).read_text().strip().replace(",", ""), 16)
-        return frozenset(cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1)
-
-
-def _mask(cpus: frozenset[int]) -> str:
-    """A CPU mask as the kernel reads it: groups of 32 bits."""
-    digits = f"{sum(1 << cpu for cpu in cpus):x}"
-    first = len(digits) % 8
-    groups = [digits[:first]] if first else []
-    groups += [digits[start : start + 8] for start in range(first, len(digits), 8)]
-    return ",".join(groups)
+        return interrupts.parse_mask((self._root / _MASK).read_text())

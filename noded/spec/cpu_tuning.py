@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from noded.errors import FailedPrecondition, InvalidArgument
-from noded.model.cpus import format_cpus, parse_cpus
+from noded.model.cpus import parse_cpus
 from noded.model.pod import Resources
 from noded.spec.feature_keys import asked, not_allowed
 
@@ -73,10 +73,18 @@ class FileWrite:
 
 @dataclass(frozen=True, slots=True)
 class TuningPlan:
-    """What is to be done on the node for one container, `quiet_cpus` get no interrupts of new devices."""
+    """What is to be done on the node for one container.
+
+    Args:
+        quiet_cpus: get no interrupts of devices.
+        isolated_cgroup: directory, relative to the root directory, of the cgroup (v2) that becomes an
+            isolated cpuset partition of `isolated_cpus`; "" = none.
+    """
 
     writes: tuple[FileWrite, ...] = ()
     quiet_cpus: frozenset[int] = frozenset()
+    isolated_cgroup: str = ""
+    isolated_cpus: frozenset[int] = frozenset()
 
 
 def cpu_tuning(annotations: Mapping[str, str], container: str, patterns: tuple[str, ...]) -> CpuTuning:
@@ -121,14 +129,15 @@ def tuning_plan(
     Raises: FailedPrecondition for what this node cannot do.
     """
     writes: list[FileWrite] = []
+    isolated = ""
     if not tuning.balanced:
-        if unified or not cpuset_cgroup:
-            raise FailedPrecondition(
-                f"annotation cpu-load-balancing: noded cannot take CPUs {format_cpus(cpus)} out of the "
-                "scheduler's domains on cgroup v2: boot with isolcpus=domain for them, or drop the annotation"
-            )
-        path = f"{cpuset_cgroup}/cpuset.sched_load_balance"
-        writes.append(FileWrite(path, "0", "cpu-load-balancing", restore=False))
+        if not cpuset_cgroup:
+            raise FailedPrecondition("annotation cpu-load-balancing: this node has no cpuset controller")
+        if unified:
+            isolated = cpuset_cgroup
+        else:
+            path = f"{cpuset_cgroup}/cpuset.sched_load_balance"
+            writes.append(FileWrite(path, "0", "cpu-load-balancing", restore=False))
     if not tuning.quota and pod_cpu_cgroup:
         # The container's own quota is in its spec. The pod's goes with the pod.
         name, value = ("cpu.max", "max") if unified else ("cpu.cfs_quota_us", "-1")
@@ -147,7 +156,8 @@ def tuning_plan(
                     choices=f"{scaling}_available_governors",
                 )
             )
-    return TuningPlan(tuple(writes), frozenset() if tuning.interrupts else cpus)
+    quiet = frozenset() if tuning.interrupts else cpus
+    return TuningPlan(tuple(writes), quiet, isolated, cpus if isolated else frozenset())
 
 
 def _kept(text: str) -> bool:

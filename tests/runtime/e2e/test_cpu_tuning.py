@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -41,6 +42,25 @@ def of_cpus() -> tuple[str, str]:
     return LATENCY.read_text().strip(), MASK.read_text().strip()
 
 
+def interrupts() -> dict[str, int]:
+    """Which CPUs serve each interrupt, as bits."""
+    found = {}
+    for path in Path("/proc/irq").glob("[0-9]*/smp_affinity"):
+        with suppress(OSError):
+            found[path.parent.name] = int(path.read_text().replace(",", ""), 16)
+    return found
+
+
+def movable(masks: dict[str, int]) -> set[str]:
+    """Interrupts that the kernel lets others move: writing what is there already tells."""
+    found = set()
+    for number, mask in masks.items():
+        with suppress(OSError):
+            Path(f"/proc/irq/{number}/smp_affinity").write_text(f"{mask:x}")
+            found.add(number)
+    return found
+
+
 def pod_with(daemon, cri, handler, **annotations):
     pod = daemon.pod_config(cri)
     pod.annotations.update({f"{name.replace('_', '-')}.crio.io": text for name, text in annotations.items()})
@@ -60,7 +80,8 @@ def test_cpus_are_tuned_while_the_container_lives_whatever_happens_to_the_daemon
 ):
     if not LATENCY.exists():
         pytest.skip(f"this kernel has no {LATENCY}")
-    before = of_cpus()
+    before, served = of_cpus(), interrupts()
+    can_move = movable(served)
     asked = {"cpu_c_states": "max_latency:10", "cpu_quota": "disable", "irq_load_balancing": "disable"}
     if BALANCE.exists():  # cgroup v1
         asked["cpu_load_balancing"] = "disable"
@@ -69,6 +90,8 @@ def test_cpus_are_tuned_while_the_container_lives_whatever_happens_to_the_daemon
     latency, mask = of_cpus()
     assert latency == "10"
     assert int(mask, 16) == int(before[1], 16) & ~(1 << int(CPU))
+    now = interrupts()
+    assert [number for number in can_move & now.keys() if now[number] >> int(CPU) & 1] == []
     script = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max"
     assert cri.exec(container, "/bin/sh", "-c", script).stdout.strip() in (b"-1", b"max")
     if BALANCE.exists():
@@ -82,6 +105,10 @@ def test_cpus_are_tuned_while_the_container_lives_whatever_happens_to_the_daemon
     daemon.start()
     cri.wait_exited(container)
     assert of_cpus() == before
+    after = interrupts()
+    assert {number: after[number] for number in can_move & after.keys()} == {
+        number: served[number] for number in can_move & after.keys()
+    }
     cri.remove_pod(sandbox)
     assert of_cpus() == before
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from noded.errors import FailedPrecondition
+from noded.host import interrupts
 from noded.host.cpu_tuning import CpuTuner
 from noded.spec.cpu_tuning import CpuTuning, FileWrite, TuningPlan, tuning_plan
 
@@ -129,3 +132,113 @@ def test_masks_of_many_cpus_are_read_and_written(root, tmp_path, text):
         assert int(mask.read_text().replace(",", ""), 16) == bits ^ 1 << top
         tuner.undo(tmp_path / "journal")
     assert int(mask.read_text().replace(",", ""), 16) == bits
+
+
+def interrupt(root, number, mask):
+    path = root / f"proc/irq/{number}/smp_affinity"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{mask}\n")
+    return path
+
+
+def quiet(*cpus) -> TuningPlan:
+    return TuningPlan((), frozenset(cpus))
+
+
+def test_interrupts_that_are_served_already_go_to_other_cpus_and_come_back(root, tmp_path):
+    tuner = CpuTuner(root)
+    shared, own, elsewhere = (interrupt(root, n, mask) for n, mask in ((24, "f"), (25, "2"), (26, "1")))
+    tuner.apply(quiet(1), tmp_path / "one")
+    assert [path.read_text().strip() for path in (shared, own, elsewhere)] == ["d", "d", "1"]
+    tuner.apply(quiet(2), tmp_path / "two")
+    assert [path.read_text().strip() for path in (shared, own, elsewhere)] == ["9", "9", "1"]
+    tuner.undo(tmp_path / "one")
+    assert shared.read_text().strip() == "b"
+    tuner.undo(tmp_path / "two")
+    assert [path.read_text().strip() for path in (shared, elsewhere)] == ["f", "1"]
+
+
+def test_an_interrupt_that_others_have_moved_since_stays_and_one_that_is_gone_is_passed_over(root, tmp_path):
+    tuner = CpuTuner(root)
+    moved, shared, gone = (interrupt(root, n, mask) for n, mask in ((24, "2"), (25, "3"), (26, "3")))
+    tuner.apply(quiet(1), tmp_path / "journal")
+    moved.write_text("4")  # irqbalance chose
+    shared.write_text("8")
+    gone.unlink()
+    for _ in range(2):
+        tuner.undo(tmp_path / "journal")
+    assert (moved.read_text(), shared.read_text()) == ("4", "a")
+
+
+def test_a_crash_between_interrupts_is_undone_from_the_journal(root, tmp_path, monkeypatch):
+    paths = [interrupt(root, n, mask) for n, mask in ((24, "f"), (25, "2"))]
+    before = contents(root)
+    monkeypatch.setattr(
+        interrupts, "move", lambda *arguments: (paths[0].write_text("d"), (_ for _ in ()).throw(SystemExit))
+    )
+    with pytest.raises(SystemExit):
+        CpuTuner(root).apply(quiet(1), tmp_path / "journal")
+    CpuTuner(root).undo(tmp_path / "journal")
+    assert contents(root) == before
+
+
+class Kernel:
+    """Files of a cgroup v2 tree that answer as the kernel does."""
+
+    def __init__(self, root):
+        self.top = root / "cgroup"
+        self.directories = [self.top / "pods", self.top / "pods/one", self.top / "pods/one/main"]
+        self.directories[-1].mkdir(parents=True)
+        for directory in self.directories:
+            (directory / "cpuset.cpus.exclusive").write_text("\n")
+        (self.directories[-1] / "cpuset.cpus.partition").write_text("member\n")
+
+    def exclusive(self) -> list[str]:
+        return [(one / "cpuset.cpus.exclusive").read_text().strip() for one in self.directories]
+
+    def partition(self) -> str:
+        return (self.directories[-1] / "cpuset.cpus.partition").read_text().strip()
+
+
+def isolated(*cpus) -> TuningPlan:
+    return TuningPlan(isolated_cgroup="cgroup/pods/one/main", isolated_cpus=frozenset(cpus))
+
+
+def test_cpus_of_a_cgroup_are_isolated_and_given_back_without_those_of_others(root, tmp_path):
+    kernel, tuner = Kernel(root), CpuTuner(root)
+    (kernel.directories[0] / "cpuset.cpus.exclusive").write_text("6-7\n")  # of another pod's container
+    tuner.apply(isolated(2, 3), tmp_path / "journal")
+    assert kernel.exclusive() == ["2-3,6-7", "2-3", "2-3"]
+    assert kernel.partition() == "isolated"
+    for _ in range(2):
+        tuner.undo(tmp_path / "journal")
+        assert kernel.exclusive() == ["6-7", "", ""]
+        assert kernel.partition() == "member"
+
+
+def test_the_cpus_of_a_cgroup_that_is_gone_are_given_back_above_it(root, tmp_path):
+    kernel, tuner = Kernel(root), CpuTuner(root)
+    tuner.apply(isolated(2), tmp_path / "journal")
+    shutil.rmtree(kernel.directories[1])
+    tuner.undo(tmp_path / "journal")
+    assert (kernel.directories[0] / "cpuset.cpus.exclusive").read_text().strip() == ""
+
+
+def test_a_kernel_that_does_not_isolate_is_told_and_what_was_taken_is_given_back(root, tmp_path, monkeypatch):
+    kernel, tuner = Kernel(root), CpuTuner(root)
+    invalid = "isolated invalid (Cpu list in cpuset.cpus not exclusive)"
+    read = type(tmp_path).read_text
+
+    def reading(path, *arguments, **named):
+        return f"{invalid}\n" if path.name == "cpuset.cpus.partition" else read(path, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tmp_path), "read_text", reading)
+        with pytest.raises(FailedPrecondition, match=r"cpu-load-balancing: .*isolated invalid \(Cpu list"):
+            tuner.apply(isolated(2), tmp_path / "journal")
+    tuner.undo(tmp_path / "journal")
+    assert (kernel.exclusive(), kernel.partition()) == (["", "", ""], "member")
+    (kernel.directories[-1] / "cpuset.cpus.exclusive").unlink()
+    (kernel.directories[1] / "cpuset.cpus.exclusive").unlink()
+    with pytest.raises(FailedPrecondition, match=r"cpu-load-balancing: .*Linux 6\.7"):
+        tuner.apply(isolated(2), tmp_path / "other")

@@ -88,10 +88,11 @@ def test_the_plan_says_which_files_get_which_values():
     )
 
 
-def test_cgroup_v2_takes_the_quota_and_refuses_the_balancing():
+def test_cgroup_v2_takes_the_quota_and_isolates_the_cpus():
     (write,) = plan(CpuTuning(quota=False), unified=True).writes
     assert (write.path, write.value) == ("cg/cpu/p/cpu.max", "max")
     assert plan(CpuTuning(quota=False), pod_cpu_cgroup="").writes == ()
-    for places in ({"unified": True}, {"cpuset_cgroup": ""}):
-        with pytest.raises(FailedPrecondition, match=r"cpu-load-balancing: .* isolcpus"):
-            plan(CpuTuning(balanced=False), **places)
+    isolated = TuningPlan(isolated_cgroup="cg/cpuset/c", isolated_cpus=frozenset({2}))
+    assert plan(CpuTuning(balanced=False), unified=True) == isolated
+    with pytest.raises(FailedPrecondition, match=r"cpu-load-balancing: .*no cpuset controller"):
+        plan(CpuTuning(balanced=False), cpuset_cgroup="")
