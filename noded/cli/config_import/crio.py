@@ -43,6 +43,7 @@ def _monitor(value: str) -> str:
 CRIO: Mapping[str, Rule] = {
     "crio.root": differs(ITS_OWN),
     "crio.runroot": differs(ITS_OWN),
+    "crio.imagestore": differs("set [images] root to a directory of noded's own"),
     "crio.storage_driver": differs("set [images] storage_driver"),
     "crio.storage_option": differs("the drivers of noded take no options"),
     "crio.log_dir": differs("kubelet says where logs of pods are"),

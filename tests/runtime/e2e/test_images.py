@@ -84,11 +84,41 @@ def test_a_malformed_reference_is_an_invalid_argument(cri, reference):
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_an_image_saved_by_noded_is_read_by_skopeo_and_loaded_again(daemon, cri, busybox, tmp_path):
-    archive = tmp_path / "busybox.tar"
-    request = cri.admin_pb.SaveImageRequest(references=[busybox], path=str(archive))
-    cri.admin.SaveImage(request, timeout=30)
-    subprocess.run(["skopeo", "inspect", f"oci-archive:{archive}"], check=True, capture_output=True)
-    image = images.busybox_image()
-    cri.image.RemoveImage(cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image=busybox)), timeout=20)
-    assert cri.load(archive) == [image.id]
+def test_an_image_goes_from_noded_through_skopeo_and_back_and_runs(daemon, cri, busybox, pushed, tmp_path):
+    """As archives and through a registry, in both kinds of manifest and with other compression."""
+    saved = {form: tmp_path / f"{form}.tar" for form in ("oci", "docker")}
+    for form, archive in saved.items():
+        request = cri.admin_pb.SaveImageRequest(
+            references=[busybox], path=str(archive), format=getattr(cri.admin_pb, form.upper())
+        )
+        cri.admin.SaveImage(request, timeout=30)
+    at = f"docker://{pushed.host}/e2e/copied"
+    copies = {
+        f"oci-archive:{tmp_path}/copied-oci.tar:copied/archive:oci": (),
+        f"docker-archive:{tmp_path}/copied-docker.tar:copied/archive:docker": (),
+        f"{at}:oci-zstd": ("--format=oci", "--dest-compress-format=zstd"),
+        f"{at}:docker": ("--format=v2s2",),
+        f"{at}:plain": ("--format=oci", "--dest-decompress"),
+    }
+    for number, (target, options) in enumerate(copies.items()):
+        form = ("oci", "docker")[number % 2]
+        source = f"{form}-archive:{saved[form]}"
+        command = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", *options, source, target]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    remove(cri, busybox)
+    for target in copies:
+        if target.startswith("docker://"):
+            image_id = cri.pull(target.removeprefix("docker://"))
+        else:
+            (image_id,) = cri.load(target.split(":")[1])
+        assert image_id == images.busybox_image().id, "the configuration is the same"
+        config_of = daemon.pod_config(cri)
+        pod = cri.run_pod(config_of)
+        container = cri.run_container(pod, cri.container_config("c", image_id, ["sleep", "1000"]), config_of)
+        assert cri.exec(container, "cat", "/www/index.html").stdout == b"a web server in a pod\n"
+        cri.remove_pod(pod)
+        remove(cri, image_id)
+
+
+def remove(cri, name):
+    cri.image.RemoveImage(cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image=name)), timeout=20)
