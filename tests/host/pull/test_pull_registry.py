@@ -6,11 +6,14 @@ import json
 import os
 import re
 import shutil
+import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+import zstandard
 from fault_proxy import FaultProxy
 from pull_node import BASE, IMAGE, TOP, Node, check, check_tree, tree
 
@@ -19,7 +22,7 @@ from noded.images.library import Library
 from noded.images.pull import Puller
 from noded.images.repair import Repairer
 from noded.model.image import Credential
-from tests.support.images import Entry, artifact, build, index, tar
+from tests.support.images import Entry, Image, artifact, build, index, sha256, tar, write_layout
 from tests.support.registry import PASSWORD, USER, Registry
 
 pytestmark = [
@@ -52,6 +55,55 @@ def test_an_image_is_pulled_by_tag(node: Node, registry: Registry, compression: 
         assert await puller.pull(name) == image.id
         check(library, name, image)
         assert await puller.pull(name) == image.id
+
+    node.run(work)
+
+
+def chunked(layer: bytes) -> bytes:
+    """A layer as zstd:chunked has it: a frame for each piece, then skippable ones with a table."""
+    frames = [zstandard.compress(layer[start : start + 50_000]) for start in range(0, len(layer), 50_000)]
+    table = zstandard.compress(json.dumps({"version": 1, "entries": []}).encode())
+    for content in (table, bytes(64)):
+        frames.append(struct.pack("<II", 0x184D2A50, len(content)) + content)
+    return b"".join(frames)
+
+
+def test_zstd_chunked_is_read_as_zstd(node: Node, registry: Registry) -> None:
+    plain = build([BASE, TOP], compression="none", labels={"in": "chunks"})
+    manifest = json.loads(plain.manifest)
+    blobs = {plain.id: plain.config}
+    for descriptor, layer in zip(manifest["layers"], (BASE, TOP), strict=True):
+        blob = chunked(layer)
+        blobs[sha256(blob)] = blob
+        descriptor.update(mediaType=descriptor["mediaType"] + "+zstd", digest=sha256(blob), size=len(blob))
+        descriptor["annotations"] = {"io.github.containers.zstd-chunked.manifest-checksum": sha256(b"")}
+    data = json.dumps(manifest).encode()
+    digests = tuple(layer["digest"] for layer in manifest["layers"])
+    image = Image(data, plain.media_type, plain.config, blobs, digests)
+    name = registry.push(image, "formats/chunked", "v1")
+
+    async def work(puller: Puller, library: Library) -> None:
+        assert await puller.pull(name) == image.id
+        check(library, name, image)
+
+    node.run(work)
+
+
+def test_what_skopeo_writes_as_zstd_chunked_is_read(node: Node, registry: Registry, tmp_path: Path) -> None:
+    layout = write_layout(IMAGE, tmp_path / "layout", "x")
+    name = f"{registry.host}/formats/skopeo-chunked:v1"
+    options = ("--dest-tls-verify=false", "--format=oci", "--dest-compress-format=zstd:chunked")
+    command = ["skopeo", "--insecure-policy", "copy", *options, f"oci:{layout}:x", f"docker://{name}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        pytest.skip(f"THIS SKOPEO WRITES NO zstd:chunked: {done.stderr[-200:]}")
+
+    async def work(puller: Puller, library: Library) -> None:
+        assert await puller.pull(name) == IMAGE.id
+        check_tree(library, name)
+        kept = library.get(name)
+        assert kept is not None
+        assert all(layer.media_type.endswith("+zstd") for layer in kept.layers)
 
     node.run(work)
 
