@@ -89,14 +89,16 @@ def test_zstd_chunked_is_read_as_zstd(node: Node, registry: Registry) -> None:
     node.run(work)
 
 
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
 def test_what_skopeo_writes_as_zstd_chunked_is_read(node: Node, registry: Registry, tmp_path: Path) -> None:
+    version = subprocess.run(["skopeo", "--version"], capture_output=True, text=True, check=True).stdout
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (1, 11):
+        pytest.skip("THIS OLD SKOPEO DROPS THE END OF TARS FROM zstd:chunked, AGAINST THEIR diff_id")
     layout = write_layout(IMAGE, tmp_path / "layout", "x")
     name = f"{registry.host}/formats/skopeo-chunked:v1"
     options = ("--dest-tls-verify=false", "--format=oci", "--dest-compress-format=zstd:chunked")
     command = ["skopeo", "--insecure-policy", "copy", *options, f"oci:{layout}:x", f"docker://{name}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode:
-        pytest.skip(f"THIS SKOPEO WRITES NO zstd:chunked: {done.stderr[-200:]}")
+    subprocess.run(command, capture_output=True, check=True, timeout=60)
 
     async def work(puller: Puller, library: Library) -> None:
         assert await puller.pull(name) == IMAGE.id
