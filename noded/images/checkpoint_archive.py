@@ -18,13 +18,8 @@ import trio
 from noded.errors import DataLoss, InvalidArgument, NotFound
 from noded.host import files, libc
 from noded.images.interruptible import InterruptibleReader
-from noded.images.unpack.compression import LayerStream
-from noded.images.unpack.entry import REGULAR
-from noded.images.unpack.extract import clean
 from noded.images.unpack.faults import LayerFault
 from noded.images.unpack.limits import UnpackLimits
-from noded.images.unpack.stream import ByteStream
-from noded.images.unpack.tar import TarReader
 
 MEMBER_LIMIT_BYTES = 8 << 20  # of a JSON file that is read into memory
 
@@ -50,6 +45,13 @@ def read_member(path: Path, name: str) -> bytes:
     Raises: NotFound, InvalidArgument, DataLoss naming the archive.
     Cancellation: between two members, from a trio thread.
     """
+    # The readers of layers are the unpacker's; the daemon needs them for this alone.
+    from noded.images.unpack.compression import LayerStream
+    from noded.images.unpack.entry import REGULAR
+    from noded.images.unpack.extract import clean
+    from noded.images.unpack.stream import ByteStream
+    from noded.images.unpack.tar import TarReader
+
     wanted = name.encode()
     fd = open_archive_file(path)
     try:

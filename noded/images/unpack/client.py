@@ -8,19 +8,17 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import isal
 import structlog
 import trio
-import zstandard
 
-import noded
 from noded.errors import DataLoss, Internal, InvalidArgument, NodedError, ResourceExhausted, Unavailable
 from noded.images.unpack import faults
 from noded.images.unpack.limits import UnpackLimits, UnpackReport
-from noded.images.unpack.zygote import READY, STATUS
+from noded.images.unpack.protocol import READY, STATUS
 
 log = structlog.get_logger(__name__)
 
@@ -240,8 +238,11 @@ class Unpacker:
 
 
 def _import_paths() -> list[str]:
-    """Where the zygote's imports are: it starts without site packages to be quick and small."""
-    files = (str(package.__file__) for package in (noded, isal, zstandard))
+    """Where the zygote's imports are: it starts without site packages. The daemon imports none of them."""
+    found = (
+        find_spec(name) for name in ("noded", "isal", "zstandard")
+    )
+    files = (one.origin for one in found if one is not None and one.origin is not None)
     return list(dict.fromkeys(str(Path(file).resolve().parent.parent) for file in files))
 
 

@@ -19,16 +19,13 @@ import os
 import select
 import signal
 import socket
-import struct
 
 from noded.images.unpack import child
 from noded.images.unpack.confine import set_name
 from noded.images.unpack.limits import UnpackLimits
+from noded.images.unpack.protocol import DESCRIPTORS, READY, STATUS
 
-READY = b"ready"
 _MAX_MESSAGE_BYTES = 4096
-DESCRIPTORS = 4
-STATUS = struct.Struct("=i")
 
 
 class Zygote:
