@@ -239,9 +239,7 @@ class Unpacker:
 
 def _import_paths() -> list[str]:
     """Where the zygote's imports are: it starts without site packages. The daemon imports none of them."""
-    found = (
-        find_spec(name) for name in ("noded", "isal", "zstandard")
-    )
+    found = (find_spec(name) for name in ("noded", "isal", "zstandard"))
     files = (one.origin for one in found if one is not None and one.origin is not None)
     return list(dict.fromkeys(str(Path(file).resolve().parent.parent) for file in files))
 
