@@ -32,7 +32,7 @@ from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_profiles import SeccompProfiles
 from noded.engine.selinux import SELinux, relabel_mounts
-from noded.engine.spec_files import read_base_spec, read_default_mounts
+from noded.engine.spec_files import read_base_spec, read_default_mounts, read_handler_profile
 from noded.engine.volumes import resolve_mounts
 from noded.errors import FailedPrecondition, InvalidArgument, NotFound
 from noded.host import files
@@ -257,7 +257,7 @@ class BundleSpec:
         """The administrator's decisions for containers of this handler. Raises FailedPrecondition."""
         settings = self._handlers.settings(handler)
         seccomp = settings.seccomp_profile
-        profile = await self._profiles.of_handler(handler, seccomp) if seccomp else None
+        profile = await read_handler_profile(handler, seccomp) if seccomp else None
         base = await read_base_spec(handler, settings.base_spec) if settings.base_spec else None
         return spec_policy(self._config, settings, self._rlimits, default_seccomp=profile, base=base)
 

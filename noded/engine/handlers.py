@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from noded.config import HandlerConfig, WorkloadConfig
-from noded.engine.spec_files import read_base_spec
+from noded.engine.spec_files import read_base_spec, read_handler_profile
 from noded.errors import FailedPrecondition, InvalidArgument, NodedError
 from noded.model.runtime import Runtime, RuntimeFeatures
 from noded.plugins import Handler
@@ -172,6 +172,8 @@ async def _ask(handler: Handler) -> tuple[RuntimeFeatures | None, str]:
     try:
         if handler.config.base_spec:
             await read_base_spec(handler.config.name, handler.config.base_spec)
+        if handler.config.seccomp_profile:
+            await read_handler_profile(handler.config.name, handler.config.seccomp_profile)
         with trio.fail_after(_PROBE_SECONDS):
             return await handler.runtime.features(), ""
     except trio.TooSlowError:

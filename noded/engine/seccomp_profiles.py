@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from noded.engine.container import Container
-from noded.errors import FailedPrecondition, InvalidArgument
+from noded.errors import InvalidArgument
 from noded.images.seccomp_artifacts import SeccompArtifacts
 from noded.model.image import Image
 from noded.model.pod import ProfileType
@@ -77,18 +77,6 @@ class SeccompProfiles:
         data = await trio.to_thread.run_sync(self._artifacts.read, blob)
         return self._checked(data, blob, container.record.seccomp_artifact, parse_artifact_profile)
 
-    async def of_handler(self, handler: str, path: str) -> Mapping[str, Any]:
-        """The profile that an operator has set for a handler, read again each time: it may be replaced.
-
-        Raises: FailedPrecondition naming the key. Cancellation: safe.
-        """
-        key = f"runtimes.{handler}.seccomp_profile"
-        try:
-            data = await trio.to_thread.run_sync(_read, Path(path), key)
-            return self._checked(data, digests.of(data), path, parse_profile)
-        except InvalidArgument as error:  # the client is not at fault
-            raise FailedPrecondition(str(error) if key in str(error) else f"{key}: {error}") from None
-
     def _checked(
         self, data: bytes, digest: str, source: str, parse: Callable[[bytes, str], Mapping[str, Any]]
     ) -> Mapping[str, Any]:
@@ -102,12 +90,12 @@ class SeccompProfiles:
         return profile
 
 
-def _read(path: Path, field: str = _LOCALHOST) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_PROFILE_BYTES + 1)
     except OSError as error:
-        raise InvalidArgument(f"{field}: cannot read {path}: {error.strerror}") from error
+        raise InvalidArgument(f"{_LOCALHOST}: cannot read {path}: {error.strerror}") from error
     if len(data) > MAX_PROFILE_BYTES:
-        raise InvalidArgument(f"{field}: {path} is larger than {MAX_PROFILE_BYTES} bytes")
+        raise InvalidArgument(f"{_LOCALHOST}: {path} is larger than {MAX_PROFILE_BYTES} bytes")
     return data

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from noded.errors import FailedPrecondition, InvalidArgument
 from noded.spec.base import parse_base_spec
 from noded.spec.default_mounts import parse_mounts
 from noded.spec.inputs import NodeMount
+from noded.spec.seccomp.profile import MAX_PROFILE_BYTES, parse_profile
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +32,32 @@ async def read_base_spec(handler: str, path: str) -> Mapping[str, Any]:
         return parse_base_spec(await read_text(Path(path)))
     except InvalidArgument as error:
         raise FailedPrecondition(f"runtimes.{handler}.base_spec: {path}: {error}") from None
+
+
+async def read_handler_profile(handler: str, path: str) -> Mapping[str, Any]:
+    """The seccomp profile that RuntimeDefault means with a handler; parsed once while its file is the same.
+
+    Raises: FailedPrecondition naming the key of the configuration, the file, and the key in it.
+    Cancellation: safe.
+    """
+    key = f"runtimes.{handler}.seccomp_profile"
+
+    def read() -> Mapping[str, Any]:
+        info = os.stat(path)
+        return _profile(path, (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns))
+
+    try:
+        return await trio.to_thread.run_sync(read)
+    except OSError as error:
+        raise FailedPrecondition(f"{key}: cannot read {path}: {error.strerror}") from None
+    except InvalidArgument as error:
+        raise FailedPrecondition(f"{key}: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _profile(path: str, _stamp: tuple[int, ...]) -> Mapping[str, Any]:
+    with open(path, "rb") as file:
+        return parse_profile(file.read(MAX_PROFILE_BYTES + 1), path)
 
 
 async def read_default_mounts(path: Path) -> tuple[NodeMount, ...]:

@@ -139,7 +139,7 @@ class SpecPolicy:
         default_capabilities: CAP_ names that a container has without asking.
         rlimits: limits of every container's process; () = those of the daemon.
         pids_limit: of each container; 0 = unlimited, None = do not set.
-        default_seccomp: profile for RuntimeDefault, None = the built-in one.
+        default_seccomp: a checked profile for RuntimeDefault, None = the built-in one.
         apparmor_profile: profile for RuntimeDefault, "" = none is loaded.
         environment: variables below those of image and client.
         annotations: of the runtime handler, below the user's allowed ones.

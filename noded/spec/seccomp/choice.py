@@ -11,7 +11,7 @@ from noded.model.pod import ProfileType
 from noded.spec.inputs import ContainerInputs, SpecPolicy
 from noded.spec.seccomp.default import default_profile
 from noded.spec.seccomp.notify import telling
-from noded.spec.seccomp.profile import check_profile, resolve_profile
+from noded.spec.seccomp.profile import resolve_profile
 
 
 def container_seccomp(inputs: ContainerInputs, capabilities: frozenset[str]) -> dict[str, Any] | None:
@@ -49,7 +49,7 @@ def runtime_default(host: HostFacts, policy: SpecPolicy, capabilities: Iterable[
     """What RuntimeDefault means on this node."""
     if policy.default_seccomp is None:
         return default_profile(host.architecture, capabilities)
-    return _resolved(check_profile(policy.default_seccomp, "of the configuration"), host, capabilities)
+    return _resolved(policy.default_seccomp, host, capabilities)
 
 
 def _resolved(profile: Mapping[str, Any], host: HostFacts, capabilities: Iterable[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from noded.config import HandlerConfig
+from noded.engine import spec_files
 from noded.engine.handlers import Handlers
 from noded.errors import FailedPrecondition, InvalidArgument, Unavailable
 from noded.model.runtime import RuntimeFeatures
@@ -157,3 +158,42 @@ def test_a_handler_that_is_taken_away_while_all_are_probed_is_not_missed():
 @pytest.fixture
 def autojump_clock():
     return trio.testing.MockClock(autojump_threshold=0)
+
+
+def test_a_broken_seccomp_profile_makes_its_handler_unavailable_and_names_the_key(tmp_path):
+    path = tmp_path / "profile.json"
+    path.write_text('{"defaultAktion": "SCMP_ACT_ALLOW"}')
+    own = Handler("own", "fake", Fake(FINE), HandlerConfig("own", "fake", seccomp_profile=str(path)))
+    handlers = Handlers({"own": own, "fine": handler("fine", FINE)}, "fine")
+
+    async def main():
+        await handlers.probe()
+        assert handlers.features() == [("fine", FINE)]
+        problem = handlers.problems["own"]
+        assert f"runtimes.own.seccomp_profile: seccomp profile {path}: defaultAktion" in problem
+        assert 'did you mean "defaultAction"?' in problem
+        path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+        assert (await handlers.open("own"))[1] == FINE
+        path.unlink()
+        with pytest.raises(FailedPrecondition, match=r"runtimes\.own\.seccomp_profile: cannot read"):
+            await handlers.open("own")
+
+    trio.run(main)
+
+
+def test_the_profile_of_a_handler_is_parsed_once_while_its_file_is_the_same(tmp_path, monkeypatch):
+    parse, parsed = spec_files.parse_profile, []
+    monkeypatch.setattr(spec_files, "parse_profile", lambda *given: parsed.append(given) or parse(*given))
+    path = tmp_path / "profile.json"
+    path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+
+    async def main():
+        profiles = [await spec_files.read_handler_profile("own", str(path)) for _ in range(3)]
+        assert profiles[0] is profiles[1] is profiles[2]
+        assert len(parsed) == 1
+        path.write_text('{"defaultAction": "SCMP_ACT_ERRNO"}')
+        changed = await spec_files.read_handler_profile("own", str(path))
+        assert changed["defaultAction"] == "SCMP_ACT_ERRNO"
+        assert len(parsed) == 2
+
+    trio.run(main)
