@@ -210,6 +210,9 @@ class Config:
     # what watches a container (conmon, a shim) or holds its pod (gVisor's sentry) is continued when a signal
     # has kept it stopped so long, and killed when it is stopped so long again at once, 0 = never
     stalled_seconds: Seconds = 20.0
+    # size at which a container's log begins anew, what was in it is lost: for a node without a kubelet, which
+    # rotates logs. 0 = none; less than 16384 counts as that
+    container_log_max_bytes: Annotated[int, AtLeast(0)] = 0
     init: str = "catatonit"  # static init for pods that share their PID namespace
     default_runtime: str = "runc"  # handler of pods without a RuntimeClass
     drain_seconds: Seconds = 20.0  # how long SIGTERM waits for calls in flight

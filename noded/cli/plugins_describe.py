@@ -74,6 +74,7 @@ def look(config: Config, *, diagnose: bool = True) -> Node:
             conmon_path=config.conmon,
             log_level=config.log_level,
             stalled_seconds=config.stalled_seconds,
+            log_max_bytes=config.container_log_max_bytes,
         )
         handlers = open_handlers_of(plugins, config, host)
 

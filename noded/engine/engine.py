@@ -176,6 +176,7 @@ async def _open(
                 conmon_path=config.conmon,
                 log_level=config.log_level,
                 stalled_seconds=config.stalled_seconds,
+                log_max_bytes=config.container_log_max_bytes,
             )
             plugins = await trio.to_thread.run_sync(
                 discover, config.disabled_plugins, None, config.plugin_order

@@ -300,6 +300,7 @@ class RuntimeHost:
     Args:
         stalled_seconds: how long a signal may keep a monitor stopped before it is continued, and when
             stopped again killed, 0 = for ever.
+        log_max_bytes: size at which a container's log begins anew, 0 = none.
     """
 
     facts: HostFacts
@@ -307,6 +308,7 @@ class RuntimeHost:
     conmon_path: str = ""
     log_level: str = "info"
     stalled_seconds: float = 20.0
+    log_max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

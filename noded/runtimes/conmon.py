@@ -25,6 +25,7 @@ from noded.model.runtime import TaskCreate
 from noded.runtimes.command import CommandLine, spawn
 from noded.runtimes.failures import plain_words, runtime_error
 from noded.runtimes.killing import stop_and_kill, wait_gone
+from noded.runtimes.log_size import LEAST_LOG_BYTES
 from noded.runtimes.records import PID_FILE, TaskRecord, write_record
 from noded.tracing.spans import span
 
@@ -50,6 +51,7 @@ class Conmon:
     systemd: bool
     no_pivot: bool
     runtime_name: str
+    log_max_bytes: int = 0  # 0 = no limit
     stand_in: str = ""  # what to run in place of the runtime for containers that join a sandbox
 
     def argv(self, create: TaskCreate) -> list[str]:
@@ -72,6 +74,8 @@ class Conmon:
             "--no-sync-log",
         ]  # fmt: skip
         argv += [word for arg in self.command.global_args for word in ("--runtime-arg", arg)]
+        if self.log_max_bytes and create.log_path:
+            argv += ["--log-size-max", str(max(self.log_max_bytes, LEAST_LOG_BYTES))]
         if self.systemd:
             argv.append("--systemd-cgroup")
         if self.no_pivot:

@@ -202,6 +202,7 @@ class OciRuntime:
                 cgroups=cgroups,
                 systemd=self._systemd,
                 no_pivot=self._options.no_pivot,
+                log_max_bytes=self._host.log_max_bytes,
                 runtime_name=name,
                 stand_in=str(self._stand_in) if self._quirks.stand_in else "",
             ),

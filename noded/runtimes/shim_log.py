@@ -19,11 +19,13 @@ from typing import Final
 import structlog
 
 from noded.host.files import write_all
+from noded.runtimes.log_size import LEAST_LOG_BYTES
 
 _log = structlog.get_logger(__name__)
 
 ENTRY_BYTES: Final = 16 * 1024  # of text in one entry; kubelet reads entries of this size whole
 _MODE: Final = 0o640
+_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
@@ -68,10 +70,13 @@ class LogFile:
 
     Args:
         path: None = no log; what is written is dropped.
+        max_bytes: size at which the log begins anew, as conmon does it: in a new file of the same name.
+            0 = none. One write may be larger.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, max_bytes: int = 0) -> None:
         self.path = path
+        self._max_bytes = max(max_bytes, LEAST_LOG_BYTES) if max_bytes else 0
         self._fd = -1
         self._lock = threading.Lock()
         self._torn = False  # the file ends in the middle of an entry
@@ -86,7 +91,7 @@ class LogFile:
             return
         fd = os.open(
             self.path,
-            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY,
+            os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS,
             _MODE,
         )
         with self._lock:
@@ -100,6 +105,7 @@ class LogFile:
             if self._fd < 0:
                 return
             try:
+                self._make_room(len(data))
                 end = os.fstat(self._fd).st_size if self._torn else 0
                 write_all(self._fd, b"\n" + data if self._torn and end else data)
                 self._torn = False
@@ -112,6 +118,23 @@ class LogFile:
             if self._lost_bytes:
                 _log.warning("container_log_lost", path=str(self.path), bytes=self._lost_bytes)
                 self._lost_bytes = 0
+
+    def _make_room(self, size: int) -> None:
+        """Raises: OSError; what was open stays in use."""
+        if not self._max_bytes or self.path is None:
+            return
+        there = os.fstat(self._fd).st_size
+        if not there or there + size <= self._max_bytes:
+            return
+        fresh = self.path.with_name(f"{self.path.name}.tmp")
+        fd = os.open(fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | _FLAGS, _MODE)
+        try:
+            os.rename(fresh, self.path)
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(self._fd)
+        self._fd, self._torn = fd, False
 
     def close(self) -> None:
         """Idempotent."""

@@ -34,14 +34,14 @@ class LogPump:
     SIGKILL of the daemon can lose, one piece of at most 64 KiB of each stream.
     """
 
-    def __init__(self, bundle: Path, log_path: str) -> None:
+    def __init__(self, bundle: Path, log_path: str, log_max_bytes: int) -> None:
         """Opens fifos and log, which blocks. `start` or `abandon` must follow.
 
         Raises: FailedPrecondition or NotFound naming the log; NotFound without fifos.
         """
         self._name = bundle.name
         self._pump: Pump | None = None
-        self._log = LogFile(Path(log_path) if log_path else None)
+        self._log = LogFile(Path(log_path) if log_path else None, log_max_bytes)
         self._readers: dict[str, FifoReader] = {}
         self.attachments = Attachments(bundle)
         try:
@@ -119,9 +119,13 @@ class Pumps:
     """The pumps of one handler, by id of task or sandbox.
 
     A pump that has come to its end stays known until it is dropped: a second one would wait in vain.
+
+    Args:
+        log_max_bytes: see `LogFile`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log_max_bytes: int) -> None:
+        self._log_max_bytes = log_max_bytes
         self._logs: dict[str, LogPump] = {}
         self._shims: dict[str, ShimLogPump] = {}
         self._watches: dict[str, Pump] = {}
@@ -132,7 +136,7 @@ class Pumps:
         Raises: see `LogPump`. Cancellation: safe.
         """
         if task_id not in self._logs:
-            pump = await trio.to_thread.run_sync(LogPump, bundle, log_path)
+            pump = await trio.to_thread.run_sync(LogPump, bundle, log_path, self._log_max_bytes)
             if task_id in self._logs:  # another caller was faster
                 pump.abandon()
             else:

@@ -71,7 +71,7 @@ class ShimRuntime:
         self._quirks = quirks
         self._options = options
         self._host = host
-        self._pumps = Pumps()
+        self._pumps = Pumps(host.log_max_bytes)
         self._shared: ShimParts | None = None
         self._features: tuple[tuple[int, int, int], RuntimeFeatures] | None = None
         self._root = Path(options.root) if options.root else host.layout.state / "runtimes" / handler

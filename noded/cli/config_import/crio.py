@@ -81,7 +81,7 @@ CRIO: Mapping[str, Rule] = {
     "crio.runtime.namespaces_dir": differs("/run/netns"),
     "crio.runtime.manage_ns_lifecycle": differs("always so"),
     "crio.runtime.pids_limit": differs("set pids_limit, or kubelet's podPidsLimit"),
-    "crio.runtime.log_size_max": none(_KUBELET + ": containerLogMaxSize"),
+    "crio.runtime.log_size_max": none(_KUBELET + ": containerLogMaxSize; else container_log_max_bytes"),
     "crio.runtime.default_ulimits": maps("default_ulimits", "", pairs),
     "crio.runtime.default_env": maps("default_env", "", pairs),
     "crio.runtime.default_mounts_file": maps("default_mounts_file"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -117,6 +118,44 @@ def test_a_hundred_thousand_lines_arrive(driver):
         lines = driver.log_lines(task)
         assert len(lines) == 100001
         assert lines[-1] == "end"
+        await sandbox.delete(task.ref)
+
+    trio.run(main)
+
+
+def test_no_line_is_lost_when_a_busy_log_is_reopened(driver, counts):
+    """What is written while the file is renamed goes to one of the two, and never half to each."""
+
+    async def main():
+        sandbox, task = await started(driver, "sh", "-c", "seq 1 1000000000")
+        log, parts = Path(task.log_path), []
+        with trio.fail_after(120):
+            for number in range(counts(10, 200)):
+                parts.append(log.with_suffix(f".{number}"))
+                log.rename(parts[-1])
+                await sandbox.reopen_log(task.ref)
+            await sandbox.kill(task.ref, signal.SIGKILL, everything=True)
+            await sandbox.wait(task.ref)
+        lines = [line for path in (*parts, log) for line in path.read_bytes().splitlines()]
+        fields = [line.split(b" ", 3) for line in lines]
+        text = b"".join(rest + (b"\n" if tag == b"F" else b"") for _, _, tag, rest in fields)
+        whole = text[: text.rindex(b"\n")].split(b"\n")  # it was killed in the middle of the last one
+        assert len(whole) > 1000
+        assert whole == [b"%d" % number for number in range(1, len(whole) + 1)]
+        await sandbox.delete(task.ref)
+
+    trio.run(main)
+
+
+def test_a_log_begins_anew_at_its_largest_size(driver):
+    driver.host = dataclasses.replace(driver.host, log_max_bytes=65536)
+
+    async def main():
+        sandbox, task = await started(driver, "sh", "-c", "seq 1 20000; echo end")
+        with trio.fail_after(60):
+            assert (await sandbox.wait(task.ref)).code == 0
+        assert 0 < Path(task.log_path).stat().st_size <= 65536
+        assert driver.log_lines(task)[-1] == "end"
         await sandbox.delete(task.ref)
 
     trio.run(main)

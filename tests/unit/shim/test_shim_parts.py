@@ -80,6 +80,19 @@ def test_a_log_file_is_reopened_and_appended_to(tmp_path):
     assert path.stat().st_mode & 0o777 <= 0o640
 
 
+def test_a_log_begins_anew_at_its_largest_size(tmp_path):
+    path = tmp_path / "x.log"
+    log = LogFile(path, max_bytes=20_000)
+    log.reopen()
+    for letter in (b"a", b"b", b"c", b"d"):
+        log.write(letter * 7_999 + b"\n")
+    assert path.read_bytes() == b"c" * 7_999 + b"\n" + b"d" * 7_999 + b"\n"
+    log.write(b"e" * 30_000)  # too much for any log: written whole
+    assert path.read_bytes() == b"e" * 30_000
+    log.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["x.log"]
+
+
 def test_a_log_that_cannot_be_written_loses_entries_and_recovers(tmp_path):
     log = LogFile(Path("/dev/full"))
     log.reopen()
