@@ -72,6 +72,7 @@ if [ "$purpose" = test ]; then
 fi
 if [ "$purpose" = prove ]; then
     # What builds, checks and tries packages; without them those tests are skipped.
+    need chromium have_program chromium
     need debootstrap have_program debootstrap
     need fish have_program fish
     need groff-base have_program groff

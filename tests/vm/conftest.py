@@ -1,4 +1,7 @@
-"""`make vm`: noded on a stock Debian with systemd, cgroup v2 and AppArmor, as its packages install it."""
+"""`make vm`: noded on a stock Debian with systemd, cgroup v2 and AppArmor, as its packages install it.
+
+`NODED_VM=1 make prove PARTS=tests/vm` writes what came of it into RESULTS.md.
+"""
 
 from __future__ import annotations
 
