@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from noded.config import Config
+from noded.engine.backoff import local_delays
 from noded.engine.bundle import BundleSpec
 from noded.engine.checkpoints import Checkpoints
 from noded.engine.container_ladder import ContainerLadder
@@ -365,6 +366,7 @@ async def _open(
             await services.start(puller.run)
             repairer = Repairer(library, puller.restore)
             serve_nri = partial(services.start, nri.run) if nri.enabled else None
+            services.start_soon(_keep_tidy, library)
             services.start_soon(
                 _settle, handlers, recovery, serve_nri, library, stores, repairer, crashed, ready
             )
@@ -447,9 +449,22 @@ async def _settle(
     for step in (*steps, repairer.repair_all):
         try:
             await step()
-        except Exception:  # none of it is worth the daemon: the next start does it again
+        except Exception:  # none of it is worth the daemon: it is tried again, or done by the next start
             log.exception("the image store was not put in order")
     log.info("image store in order")
+
+
+async def _keep_tidy(library: Library) -> None:
+    """Free what a failed deletion left, as soon as that can be done."""
+    while True:
+        await library.owed.wait()
+        for delay in local_delays():
+            await trio.sleep(delay)
+            try:
+                await library.collect()
+                break
+            except Exception as error:
+                log.warning("not all bytes of images are freed yet", error=str(error))
 
 
 async def _diagnose(hooks: Hooks, host: RuntimeHost) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from noded.engine.refusals import told_of_the_disk
 from noded.errors import InvalidArgument, NotFound
 from noded.images.disk_usage import ImageUsage
 from noded.images.library import Library
@@ -44,7 +45,8 @@ class Images:
     async def pull(self, reference: str, credential: Credential | None, namespace: str) -> str:
         """Pull an image; return its id. Raises and cancels as `Puller.pull`."""
         await self._stores.refresh()  # somebody may have put the image there
-        return await self._puller.pull(reference, credential, namespace)
+        with told_of_the_disk(f"pulling {reference}"):
+            return await self._puller.pull(reference, credential, namespace)
 
     async def read_stores(self) -> None:
         """Read the additional stores that have changed. Cancels as `AdditionalStores.refresh`."""
@@ -52,7 +54,8 @@ class Images:
 
     async def remove(self, reference: str) -> None:
         """Remove an image with all its tags. Idempotent. Spec: CRI v1 RemoveImage."""
-        await self._library.remove(reference)
+        with told_of_the_disk(f"removing {reference}"):
+            await self._library.remove(reference)
 
     async def fs_info(self) -> FilesystemInfo:
         """Disk use of images and writable layers."""
@@ -82,7 +85,8 @@ class Images:
             raise InvalidArgument(f"path {path!r} must be absolute")
         from noded.images.archive import load_archive  # rarely used, as what follows
 
-        return await load_archive(Path(path), self._library, self._admission.accept)
+        with told_of_the_disk(f"loading {path}"):
+            return await load_archive(Path(path), self._library, self._admission.accept)
 
     async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
         """Export images to an archive on the node; `format` is "oci", "docker" or "store".

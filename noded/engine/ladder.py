@@ -11,7 +11,6 @@ Every `down` needs only the record and is right even if its `up` never ran.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -19,8 +18,8 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 import trio
 
-from noded.errors import DeadlineExceeded, NodedError, ResourceExhausted, Unavailable
-from noded.host.libc import os_error
+from noded.engine.refusals import refusal
+from noded.errors import DeadlineExceeded
 from noded.tracing.spans import span
 
 log = structlog.get_logger(__name__)
@@ -103,19 +102,9 @@ async def _bounded(
             try:
                 await step(subject)
             except OSError as error:
-                raise _refusal(error, f"{subject.stage} of {subject.id[:12]}") from error
+                raise refusal(error, f"{subject.stage} of {subject.id[:12]}") from error
             return
         if scope.cancelled_caught:
             raise DeadlineExceeded(
                 f"{subject.stage} of {subject.id[:12]} did not finish within {seconds:g} s"
             )
-
-
-def _refusal(error: OSError, action: str) -> NodedError:
-    """A step that the kernel refuses is no defect of ours: say what to do about it."""
-    where = error.filename if error.filename is not None else "the node"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted(f"free space or inodes on the file system of {where}: {action}: {error}")
-    if error.errno in (errno.EIO, errno.EROFS):
-        return Unavailable(f"check the file system of {where}: {action}: {error}")
-    return os_error(error, f"{action} ({where})")

@@ -73,6 +73,8 @@ class Library:
         self._damaged = Names()
         self._leases: dict[str, set[str]] = {}  # by owner
         self._stale_owners: set[str] = set()
+        self._doubtful: set[str] = set()  # images of whose rows a failed commit leaves nothing certain
+        self.owed = trio.Event()  # set while a collection is due, since a deletion did not come to its end
         self._in_use: Callable[[], Collection[str]] | None = None
         self._meanings: Meanings | None = None
         self._stores: AdditionalStores | None = None
@@ -159,7 +161,7 @@ class Library:
             changed = [replace(item, pinned=is_pinned(item, self._pinned)) for item in changed]
             damaged = self._damaged.losers(changed[0])
             with trio.CancelScope(shield=True):
-                await self._rows.change([*changed, *damaged])
+                await self._change([*changed, *damaged], ())
                 self._names.put(changed)
                 self._damaged.put(damaged)
                 self._damaged.drop(image.id)  # this was its repair
@@ -182,7 +184,7 @@ class Library:
             return Freed()
         async with self._lock:
             with trio.CancelScope(shield=True):
-                await self._rows.change((), [image.id])
+                await self._change((), [image.id])
                 self._names.drop(image.id)
                 self._damaged.drop(image.id)
         freed = await self.sweep()
@@ -227,8 +229,9 @@ class Library:
         async with self._lock:
             new = wanted - self._leases.get(owner, set())
             if new:
-                await self._rows.add_leases(new, owner)
+                # First in memory, so that `release` deletes what a failed commit may have written.
                 self._leases.setdefault(owner, set()).update(new)
+                await self._rows.add_leases(new, owner)
 
     async def release(self, owner: str) -> Freed:
         """End the leases of `owner`, and free what nobody else needs. No leases is success.
@@ -240,15 +243,49 @@ class Library:
                 return Freed()
             # First in memory: what the lease held must go even if the database is full of trouble.
             del self._leases[owner]
+            self._stale_owners.add(owner)
             try:
-                await self._rows.delete_leases(owner)
+                await self._change((), ())
+                await self._drop_stale_leases()
             except Exception as error:
-                log.warning("lease not deleted, the next start does it", owner=owner, error=str(error))
-                self._stale_owners.add(owner)
+                log.warning("lease not deleted yet", owner=owner, error=str(error))
+                self.owed.set()
         return await self.sweep()
 
+    async def _change(self, put: Collection[Image], delete: Collection[str]) -> None:
+        """Write rows; also those that a failed commit left in doubt, as memory has them.
+
+        Locks: the caller's.
+        """
+        told = {image.id for image in put} | {*delete}
+        doubtful = self._doubtful - told
+        if not told and not doubtful:
+            return
+        known = {image.id: image for image in (*self._damaged, *self._names)} if doubtful else {}
+        self._doubtful |= told
+        await self._rows.change(
+            [*put, *(known[one] for one in doubtful if one in known)],
+            [*delete, *(one for one in doubtful if one not in known)],
+        )
+        self._doubtful.clear()
+
+    async def _drop_stale_leases(self) -> None:
+        for owner in self._stale_owners - self._leases.keys():
+            await self._rows.delete_leases(owner)
+            self._stale_owners.discard(owner)
+
     async def sweep(self) -> Freed:
-        """Delete every blob and layer that nobody names. Call it when a container was removed."""
+        """Delete every blob and layer that nobody names. Call it when a container was removed.
+
+        Cancellation: at any time. What is left then, or after an error, is `owed`.
+        """
+        try:
+            return await self._sweep()
+        except BaseException:
+            self.owed.set()
+            raise
+
+    async def _sweep(self) -> Freed:
         async with self._lock:
             blobs = await trio.to_thread.run_sync(lambda: dict(self.content.blobs()))
             leased = {digest for held in self._leases.values() for digest in held} | {*self._kept()}
@@ -271,15 +308,22 @@ class Library:
         return freed
 
     async def collect(self) -> Freed:
-        """After a start: drop the leases of the last run, and all bytes that interrupted work left.
+        """Drop leases that nobody holds, and all bytes that interrupted work left.
 
-        Call it when containers are known (`set_in_use`), before the first pull.
+        Call it after a start, when containers are known (`set_in_use`), and when one is `owed`.
+
+        Cancellation: at any time; it is `owed` then.
         """
-        async with self._lock:
-            for owner in self._stale_owners - self._leases.keys():
-                await self._rows.delete_leases(owner)
-            self._stale_owners.clear()
-        await self.layers.collect()
+        if self.owed.is_set():
+            self.owed = trio.Event()
+        try:
+            async with self._lock:
+                await self._change((), ())
+                await self._drop_stale_leases()
+            await self.layers.collect()
+        except BaseException:
+            self.owed.set()
+            raise
         return await self.sweep()
 
     async def usages(self) -> Sequence[ImageUsage]:
