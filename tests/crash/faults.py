@@ -6,7 +6,7 @@ import inspect
 import os
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from noded.model.paths import Layout
 from tests.support.daemon import NodedDaemon
 
 MOMENTS = ("before", "after")
-ACTS = ("error", "hold", "kill")  # hold: the step waits there until the client has cancelled
+ACTS = ("error", "hold", "kill")  # hold: the client cancels while the step waits there
 HELD_SECONDS = 20.0
 DEATH_SECONDS = 20.0
 
@@ -29,13 +29,14 @@ class Fault:
 
     ladder: str
     rung: str
-    direction: str  # up, down
+    direction: str  # up, down; "" for what has only one
     moment: str
     act: str
 
     def __str__(self) -> str:
         """The name of the file that arms it."""
-        return f"{self.ladder}.{self.rung}.{self.direction} {self.moment} {self.act}"
+        step = f"{self.ladder}.{self.rung}" + (f".{self.direction}" if self.direction else "")
+        return f"{step} {self.moment} {self.act}"
 
 
 def ladders() -> dict[str, tuple[str, ...]]:
@@ -60,18 +61,22 @@ class FaultyDaemon(NodedDaemon):
         super().__init__(directory, **options)
         self._faults = self.directory / "faults"
         self._environment["NODED_TEST_FAULTS"] = str(self._faults)
-        self._arrivals = -1
+        self._arrivals = self._released = -1
 
     def prepare(self) -> None:
         super().prepare()
         for name in ("armed", "fired"):
             (self._faults / name).mkdir(parents=True)
-        os.mkfifo(self._faults / "arrivals")
+        for name in ("arrivals", "released"):
+            os.mkfifo(self._faults / name)
         # For reading and writing: then neither side waits for the other to open.
         self._arrivals = os.open(self._faults / "arrivals", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._released = os.open(self._faults / "released", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def arm(self, *faults: Fault, skipping: int = 0) -> None:
         """Let these faults happen, once each, after so many passes without."""
+        with suppress(BlockingIOError):  # the release of a step that its cancel had ended
+            os.read(self._released, 4096)
         for fault in faults:
             new = self._faults / "new"
             new.write_text(str(skipping))
@@ -101,6 +106,10 @@ class FaultyDaemon(NodedDaemon):
         assert ready, f"no step was held within {HELD_SECONDS} s:\n{self.log_text()}"
         os.read(self._arrivals, 4096)
 
+    def release(self) -> None:
+        """Let a held step that its cancel could not end go on."""
+        os.write(self._released, b".")
+
     def wait_dead(self) -> None:
         """Wait until the daemon has died of an armed `kill`."""
         assert self._process is not None
@@ -110,4 +119,5 @@ class FaultyDaemon(NodedDaemon):
         super().close()
         if self._arrivals >= 0:
             os.close(self._arrivals)
-            self._arrivals = -1
+            os.close(self._released)
+            self._arrivals = self._released = -1

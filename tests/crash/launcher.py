@@ -1,8 +1,9 @@
 """`python -m tests.crash.launcher serve ...`: noded whose rungs fail on request.
 
-The product has no hooks for this. Before noded starts, the two ladders and the operations are
-wrapped: every rung's `up` and `down` first and last looks for an armed fault, a file in
-`$NODED_TEST_FAULTS/armed`. A fault happens once; see `tests.crash.faults` for the other side.
+The product has no hooks for this. Before noded starts, the rungs of the two ladders, the rows, the
+effects of pulls and collections, and the migrations are wrapped: each first and last looks for an armed
+fault, a file in `$NODED_TEST_FAULTS/armed`. A fault happens once; see `tests.crash.faults` for the
+other side.
 """
 
 from __future__ import annotations
@@ -10,32 +11,31 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
+import inspect
 import os
 import signal
+import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable, Hashable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import outcome
 import trio
 
 from noded.cli.main import run
 from noded.engine.container_ladder import ContainerLadder
 from noded.engine.ladder import Rung
-from noded.engine.operations import Operation, Operations
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.errors import Unavailable
+from noded.store import database, schema
 from noded.store.containers import ContainerRows
 from noded.store.sandboxes import SandboxRows
+from tests.crash.effects import EFFECTS, Effect
 
 Step = Callable[[Any], Awaitable[None]]
-
-# Set when the operation that the current task works for has been cancelled.
-CANCELLED: ContextVar[trio.Event | None] = ContextVar("cancelled", default=None)
 
 
 class Faults:
@@ -45,9 +45,20 @@ class Faults:
         self._armed = directory / "armed"
         self._fired = directory / "fired"
         self._arrivals = directory / "arrivals"
+        self._released = directory / "released"
 
     async def pass_by(self, point: str, moment: str) -> None:
         """Do what is armed for this moment of this point, if anything."""
+        if self._strike(point, moment) == "hold":
+            await self._hold()
+
+    def pass_by_in_thread(self, point: str, moment: str) -> None:
+        """The same in a worker thread of trio."""
+        if self._strike(point, moment) == "hold":
+            trio.from_thread.run(self._hold)
+
+    def _strike(self, point: str, moment: str) -> str:
+        """What is armed, and happens here or is for the caller to do; "" = nothing."""
         for act in ("error", "kill", "hold"):
             name = f"{point} {moment} {act}"
             armed = self._armed / name
@@ -57,22 +68,24 @@ class Faults:
                 armed.write_text(str(left - 1))
                 continue
             armed.rename(self._fired / name)
-            match act:
-                case "error":
-                    raise OSError(errno.EIO, f"told to fail by the test at {point}")
-                case "kill":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                case "hold":
-                    await self._hold()
+            if act == "error":
+                raise OSError(errno.EIO, f"told to fail by the test at {point}")
+            if act == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return act
+        return ""
 
     async def _hold(self) -> None:
-        """Tell the test, then wait until its cancel has arrived here."""
+        """Tell the test, then wait until it has cancelled, and lets what is shielded from that go on."""
         arrivals = os.open(self._arrivals, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.write(arrivals, b"held\n")
         os.close(arrivals)
-        cancelled = CANCELLED.get()
-        assert cancelled is not None, "a step outside of any operation cannot be cancelled"
-        await cancelled.wait()
+        released = os.open(self._released, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            await trio.lowlevel.wait_readable(released)
+            os.read(released, 1)
+        finally:
+            os.close(released)
 
     def around(self, point: str, step: Step) -> Step:
         """`step` with a look for faults before and after it."""
@@ -121,32 +134,91 @@ class Faults:
         for method in ("insert", "update", "delete"):
             setattr(rows, method, around(method))
 
+    def wrap_effect(self, effect: Effect) -> None:
+        """Put a function or method between faults."""
+        owner, name = effect.owner()
+        original = getattr(owner, name)
 
-def tell_cancels() -> None:
-    """Set CANCELLED's event in every operation that is cancelled, also while a rung is shielded."""
-    original = Operations._run
+        @functools.wraps(original)
+        async def faulty(*args: Any, **kwargs: Any) -> Any:
+            with effect.told():
+                await self.pass_by(effect.point, "before")
+            result = await original(*args, **kwargs)
+            with effect.told():
+                await self.pass_by(effect.point, "after")
+            return result
 
-    async def tell(cancelled: trio.Event) -> None:
+        @functools.wraps(original)
+        def faulty_in_thread(*args: Any, **kwargs: Any) -> Any:
+            with effect.told():
+                self.pass_by_in_thread(effect.point, "before")
+            result = original(*args, **kwargs)
+            with effect.told():
+                self.pass_by_in_thread(effect.point, "after")
+            return result
+
+        setattr(owner, name, faulty if inspect.iscoroutinefunction(original) else faulty_in_thread)
+
+    def wrap_migrations(self) -> None:
+        """Put every statement of every migration, and its commit, between faults."""
+        original = database._migrate
+
+        def migrate(connection: sqlite3.Connection, *args: Any) -> None:
+            original(FaultyConnection(connection, self), *args)  # type: ignore[arg-type]
+
+        database._migrate = migrate
+
+
+class FaultyConnection:
+    """What a migration sees of a database, with faults around each change."""
+
+    def __init__(self, connection: sqlite3.Connection, faults: Faults) -> None:
+        self._connection = connection
+        self._faults = faults
+        self._statements = [
+            (statement, f"migration.{migration.version}.{number}")
+            for migration in schema.MIGRATIONS
+            for number, statement in enumerate(migration.statements)
+        ]
+        self._version = 0
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        points = [point for known, point in self._statements if known == statement]
+        if statement.startswith("INSERT INTO migrations"):
+            self._version = parameters[0]
+            points = [f"migration.{self._version}.record"]
+        for point in points:
+            self._pass_by(point, "before")
+        done = self._connection.execute(statement, parameters)
+        for point in points:
+            self._pass_by(point, "after")
+        return done
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._connection.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if kind is not None:
+            return self._connection.__exit__(kind, error, trace)
         try:
-            await trio.sleep_forever()
-        except trio.Cancelled:
-            cancelled.set()  # not raised on: that would end an operation which outran its cancel
+            self._pass_by(f"migration.{self._version}.commit", "before")
+        except BaseException as failure:
+            self._connection.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._connection.__exit__(None, None, None)
+        self._pass_by(f"migration.{self._version}.commit", "after")
+        return False
 
-    async def _run(
-        self: Operations, key: Hashable, operation: Operation[Any], work: Callable[..., Awaitable[Any]]
-    ) -> None:
-        async def watched(operation: Operation[Any]) -> Any:
-            cancelled = trio.Event()
-            CANCELLED.set(cancelled)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(tell, cancelled)
-                result = await outcome.acapture(work, operation)
-                nursery.cancel_scope.cancel()
-            return result.unwrap()
-
-        await original(self, key, operation, watched)
-
-    Operations._run = _run  # type: ignore[method-assign]
+    def _pass_by(self, point: str, moment: str) -> None:
+        try:
+            self._faults.pass_by_in_thread(point, moment)
+        except OSError as error:
+            failure = sqlite3.OperationalError(f"disk I/O error: {error}")
+            failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            failure.sqlite_errorname = "SQLITE_IOERR"
+            raise failure from error
 
 
 def set_constants(assignments: str) -> None:
@@ -179,7 +251,9 @@ def main() -> int:
     faults.wrap_ladder(ContainerLadder, "container")
     faults.wrap_rows(SandboxRows, "sandbox-rows")
     faults.wrap_rows(ContainerRows, "container-rows")
-    tell_cancels()
+    for effect in EFFECTS:
+        faults.wrap_effect(effect)
+    faults.wrap_migrations()
     return run(sys.argv[1:])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ import grpc
 import pytest
 
 from tests.crash.faults import ACTS, MOMENTS, Fault, ladders
+from tests.crash.matrix import Results, full_counts
 from tests.crash.world import HANDLERS, World
 
 pytestmark = pytest.mark.root
 
 WAYS = ("up", "down", "rollback")
 LISTENER = "io.kubernetes.cri-o.seccompNotifierAction"
-REPORT = Path(__file__).resolve().parents[2] / "build" / "crash-matrix.md"
 
 
 def cells() -> list[tuple[str, Fault]]:
@@ -47,8 +47,7 @@ def name_of(cell: tuple[str, Fault]) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """All cells under `make prove`, otherwise some that depend on the seed."""
     if "cell" in metafunc.fixturenames:
-        full = os.environ.get("NODED_PROVE", "") not in ("", "0")
-        chosen = cells() if full else short_list(int(metafunc.config.getoption("hypothesis_seed")))
+        chosen = cells() if full_counts() else short_list(int(metafunc.config.getoption("hypothesis_seed")))
         metafunc.parametrize("cell", chosen, ids=name_of)
 
 
@@ -67,39 +66,16 @@ def short_list(seed: int) -> list[tuple[str, Fault]]:
     return chosen
 
 
-class Results:
-    """What came of each cell, as a table in build/crash-matrix.md."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, Fault, str, float]] = []
-
-    def write(self) -> None:
-        passed = sum(row[2] == "clean" for row in self.rows)
-        seconds = sum(row[3] for row in self.rows)
-        lines = [
-            "# Crash matrix",
-            "",
-            f"{len(self.rows)} of {len(cells())} cells run in {seconds:.0f} s, {passed} clean, "
-            f"{len(self.rows) - passed} not.",
-            "",
-            "| ladder | rung | way | fault | result | seconds |",
-            "|---|---|---|---|---|---:|",
-            *(
-                f"| {fault.ladder} | {fault.rung} | {way} | {fault.act} {fault.moment} | {result} "
-                f"| {took:.2f} |"
-                for way, fault, result, took in self.rows
-            ),
-        ]
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text("\n".join(lines) + "\n")
-        print(f"\n{lines[2]}")
-
-
 @pytest.fixture(scope="module")
-def results() -> Iterator[Results]:
-    gathered = Results()
+def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Results]]:
+    """What came of each cell, by ladder."""
+    seed = int(request.config.getoption("hypothesis_seed"))
+    counted = Counter(fault.ladder for _, fault in cells())
+    gathered = {name: Results(f"{name} ladder", counted[name], seed) for name in ladders()}
     yield gathered
-    gathered.write()
+    for one in gathered.values():
+        if one.rows:
+            one.write()
 
 
 @pytest.fixture(scope="module")
@@ -124,21 +100,17 @@ def test_after_any_fault_the_retry_works_and_nothing_is_left(cell, worlds, resul
     world: World = worlds()
     warm_up(world, fault)
     before = world.oracle.take()
-    started = time.monotonic()
-    result = "FAILED"
-    try:
+
+    def spoilt() -> None:
+        print(world.daemon.log_text(60))
+        worlds(spoilt=True)
+
+    with results[fault.ladder].cell(fault.rung, way, fault.act, fault.moment, spoilt):
         perform = {"sandbox": sandbox_cell, "container": container_cell}[fault.ladder]
         perform(world, way, fault, HANDLERS[hash_of(fault) % 2])
         warm_up(world, fault)
         world.assert_unchanged(before)
         assert not listeners(world)
-        result = "clean"
-    except BaseException:
-        print(world.daemon.log_text(60))
-        worlds(spoilt=True)
-        raise
-    finally:
-        results.rows.append((way, fault, result, time.monotonic() - started))
 
 
 def hash_of(fault: Fault) -> int:
@@ -239,6 +211,7 @@ def hit(world: World, fault: Fault, way: str, method: Any, request: Any) -> None
             world.daemon.wait_held()
             call.cancel()
             world.settled()
+            world.daemon.release()
         if fault.act == "kill":
             world.daemon.wait_dead()
         with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import random
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -15,16 +14,10 @@ from pathlib import Path
 from tests.soak.player import Player, open_player, resident_kilobytes
 from tests.soak.shrink import shrink
 from tests.soak.steps import Step, dumps, generate
+from tests.support.commit import describe_tree
 
 EPISODE_STEPS = 120
 SHRINK_RUNS = 24
-
-
-def commit() -> str:
-    """The commit of this tree, as git describes it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return done.stdout.strip() or "unknown"
 
 
 @dataclass
@@ -51,7 +44,7 @@ class Outcome:
     kilobytes: tuple[int, int] = (0, 0)
     error: str = ""
     trace: list[Step] = field(default_factory=list)
-    commit: str = field(default_factory=commit)
+    commit: str = field(default_factory=describe_tree)
     date: str = field(default_factory=lambda: f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}")
     following: int = 0
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.commit import REPOSITORY, commit_of_tree, describe_tree
+
 RESULTS = REPOSITORY / "RESULTS.md"
 NO_TESTS_COLLECTED = 5  # pytest's exit status
 _CELLS = re.compile(r"\| (?P<part>[^|]+?) \| (?P<rest>.+) \|")
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", help="directories or files of tests; without any, all of them")
     arguments = parser.parse_args()
     seed = arguments.seed
-    commit, clean = _commit()
+    commit, clean = commit_of_tree()
     directory = REPOSITORY / "build" / "prove" / f"{commit}-{seed}"
     directory.mkdir(parents=True, exist_ok=True)
     outcomes = []
@@ -84,7 +85,7 @@ def main() -> int:
         unfinished.rename(report)
         outcomes.append(read_report(part, report))
     now = datetime.datetime.now(datetime.UTC)
-    run = Run(commit if clean else f"{commit} with uncommitted changes", seed, f"{now:%Y-%m-%d %H:%M}")
+    run = Run(describe_tree(), seed, f"{now:%Y-%m-%d %H:%M}")
     earlier = RESULTS.read_text() if RESULTS.exists() else ""
     RESULTS.write_text(render(merge(earlier, outcomes, run)))
     print(f"--- {RESULTS.name} written")
@@ -166,21 +167,6 @@ def _parts() -> Iterator[str]:
         directories.discard(Path("tests/vm"))
     order = ("unit", "docs")
     yield from sorted(map(str, directories), key=lambda part: (part.split("/")[1] not in order, part))
-
-
-def _commit() -> tuple[str, bool]:
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
-        ).stdout
-
-    try:
-        changes = [
-            line for line in git("status", "--porcelain").splitlines() if not line.endswith(" RESULTS.md")
-        ]
-        return git("rev-parse", "--short=12", "HEAD").strip(), not changes
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown", False
 
 
 if __name__ == "__main__":
