@@ -180,6 +180,8 @@ class HandlerConfig:
     cgroup_writable: bool = False  # /sys/fs/cgroup is writable in containers (cgroup v2 only)
     # seccomp profile of containers that want the runtime's default, an absolute path; "" = the built-in one
     seccomp_profile: str = ""
+    # seccomp profile of privileged containers, an absolute path, whatever they ask for; "" = none
+    privileged_seccomp_profile: str = ""
     # AppArmor profile of this handler's containers that name none, it must be loaded; "" = that of the node
     apparmor_profile: str = ""
     # JSON file with an OCI spec that adds to what noded generates, an absolute path: env, rlimits, mounts,

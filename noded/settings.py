@@ -124,7 +124,7 @@ def _handler(name: str, values: Located, base: HandlerConfig | None, origin: str
     keys.update((key, values[key]) for key in _HANDLER_KEYS if key in values)
     checked = parse_options(HandlerConfig, Located(keys, values.origins), f"runtimes.{name}")
     options = {key: value for key, value in values.items() if key not in _HANDLER_KEYS}
-    for key in ("seccomp_profile", "cni_conf_dir", "base_spec"):
+    for key in ("seccomp_profile", "privileged_seccomp_profile", "cni_conf_dir", "base_spec"):
         value = getattr(checked, key)
         if value and not Path(value).is_absolute():
             where = origin_of(values, key)

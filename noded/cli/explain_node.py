@@ -172,13 +172,18 @@ class OnThisNode:
 
     def _policy(self) -> SpecPolicy:
         config, handler = self._config, self._handler
-        key = f"runtimes.{handler.name}.seccomp_profile"
-        path = handler.seccomp_profile
+
+        def profile(key: str) -> Mapping[str, Any] | None:
+            path = getattr(handler, key)
+            name = f"runtimes.{handler.name}.{key}"
+            return parse_profile(Path(path).read_bytes(), name) if path else None
+
         policy = spec_policy(
             config,
             handler,
             parse_rlimits(config.default_ulimits, "default_ulimits"),
-            default_seccomp=parse_profile(Path(path).read_bytes(), key) if path else None,
+            default_seccomp=profile("seccomp_profile"),
+            privileged_seccomp=profile("privileged_seccomp_profile"),
             base=parse_base_spec(Path(handler.base_spec).read_text()) if handler.base_spec else None,
         )
         apparmor = policy.apparmor_profile if self._facts.apparmor else ""

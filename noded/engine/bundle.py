@@ -256,10 +256,15 @@ class BundleSpec:
     async def policy(self, handler: str) -> SpecPolicy:
         """The administrator's decisions for containers of this handler. Raises FailedPrecondition."""
         settings = self._handlers.settings(handler)
-        seccomp = settings.seccomp_profile
-        profile = await read_handler_profile(handler, seccomp) if seccomp else None
-        base = await read_base_spec(handler, settings.base_spec) if settings.base_spec else None
-        return spec_policy(self._config, settings, self._rlimits, default_seccomp=profile, base=base)
+        privileged = settings.privileged_seccomp_profile
+        return spec_policy(
+            self._config,
+            settings,
+            self._rlimits,
+            default_seccomp=await read_handler_profile(handler, settings.seccomp_profile),
+            privileged_seccomp=await read_handler_profile(handler, privileged, "privileged_seccomp_profile"),
+            base=await read_base_spec(handler, settings.base_spec) if settings.base_spec else None,
+        )
 
     def pod_sysctls(self, pod: SandboxRecord) -> Mapping[str, str]:
         """What was written in the namespaces of a pod when it was made, if nothing was reloaded since."""

@@ -170,10 +170,11 @@ async def _ask(handler: Handler) -> tuple[RuntimeFeatures | None, str]:
     if handler.runtime is None:
         return None, handler.unavailable or "its plugin did not load"
     try:
-        if handler.config.base_spec:
-            await read_base_spec(handler.config.name, handler.config.base_spec)
-        if handler.config.seccomp_profile:
-            await read_handler_profile(handler.config.name, handler.config.seccomp_profile)
+        config = handler.config
+        if config.base_spec:
+            await read_base_spec(config.name, config.base_spec)
+        for key in ("seccomp_profile", "privileged_seccomp_profile"):
+            await read_handler_profile(config.name, getattr(config, key), key)
         with trio.fail_after(_PROBE_SECONDS):
             return await handler.runtime.features(), ""
     except trio.TooSlowError:

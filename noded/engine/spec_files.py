@@ -34,13 +34,20 @@ async def read_base_spec(handler: str, path: str) -> Mapping[str, Any]:
         raise FailedPrecondition(f"runtimes.{handler}.base_spec: {path}: {error}") from None
 
 
-async def read_handler_profile(handler: str, path: str) -> Mapping[str, Any]:
-    """The seccomp profile that RuntimeDefault means with a handler; parsed once while its file is the same.
+async def read_handler_profile(
+    handler: str, path: str, name: str = "seccomp_profile"
+) -> Mapping[str, Any] | None:
+    """A seccomp profile of a handler, None without a path; parsed once while its file is the same.
+
+    Args:
+        name: the key of its table that names it.
 
     Raises: FailedPrecondition naming the key of the configuration, the file, and the key in it.
     Cancellation: safe.
     """
-    key = f"runtimes.{handler}.seccomp_profile"
+    if not path:
+        return None
+    key = f"runtimes.{handler}.{name}"
 
     def read() -> Mapping[str, Any]:
         info = os.stat(path)

@@ -140,6 +140,7 @@ class SpecPolicy:
         rlimits: limits of every container's process; () = those of the daemon.
         pids_limit: of each container; 0 = unlimited, None = do not set.
         default_seccomp: a checked profile for RuntimeDefault, None = the built-in one.
+        privileged_seccomp: a checked profile for privileged containers, None = they have no filter.
         apparmor_profile: profile for RuntimeDefault, "" = none is loaded.
         environment: variables below those of image and client.
         annotations: of the runtime handler, below the user's allowed ones.
@@ -162,6 +163,7 @@ class SpecPolicy:
     rlimits: tuple[Rlimit, ...] = ()
     pids_limit: int | None = None
     default_seccomp: Mapping[str, Any] | None = None
+    privileged_seccomp: Mapping[str, Any] | None = None
     apparmor_profile: str = ""
     environment: tuple[tuple[str, str], ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)

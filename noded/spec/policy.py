@@ -15,6 +15,7 @@ def spec_policy(
     rlimits: tuple[Rlimit, ...],
     *,
     default_seccomp: Mapping[str, Any] | None = None,
+    privileged_seccomp: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> SpecPolicy:
     """The policy for containers of a handler, without what annotations add.
@@ -22,6 +23,7 @@ def spec_policy(
     Args:
         rlimits: `default_ulimits`, parsed.
         default_seccomp: contents of the handler's `seccomp_profile`, None when it has none.
+        privileged_seccomp: those of its `privileged_seccomp_profile`.
         base: contents of its `base_spec`, None when it has none.
     """
     return SpecPolicy(
@@ -37,4 +39,5 @@ def spec_policy(
         base=base,
         exec_cpu_affinity=handler.exec_cpu_affinity,
         default_seccomp=default_seccomp,
+        privileged_seccomp=privileged_seccomp,
     )

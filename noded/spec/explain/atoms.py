@@ -13,7 +13,7 @@ from noded.spec.inputs import ContainerInputs, SpecPolicy
 
 Path = tuple[Any, ...]  # names of attributes, positions in tuples, keys of mappings
 
-_PROFILES = ("default_seccomp", "seccomp_profile")
+_PROFILES = ("default_seccomp", "privileged_seccomp", "seccomp_profile")
 _OTHER_PROFILES = tuple({"defaultAction": f"SCMP_ACT_{action}"} for action in ("KILL_PROCESS", "TRAP"))
 _ID = re.compile(r"(?<=:)(\d+)(?=:|$)", re.MULTILINE)
 

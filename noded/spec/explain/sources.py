@@ -121,6 +121,7 @@ _CONFIG = {  # of SpecPolicy
 }
 _HANDLER = {
     "default_seccomp": "seccomp_profile",
+    "privileged_seccomp": "privileged_seccomp_profile",
     "annotations": "default_annotations",
     "allowed_annotations": "allowed_annotations",
     "privileged_without_host_devices": "privileged_without_host_devices",
@@ -266,7 +267,7 @@ def _request(prefix: str, value: Any, path: Path) -> Source:
 def _policy(case: Case, path: Path) -> Source | None:
     inputs, field = case.inputs, path[0]
     rest = path[1:]
-    if field in ("default_seccomp", "base"):
+    if field in ("default_seccomp", "privileged_seccomp", "base"):
         rest = ()
     elif field == "rlimits" and rest:
         rest = (inputs.policy.rlimits[rest[0]].type.removeprefix("RLIMIT_").lower(),)

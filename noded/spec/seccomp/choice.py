@@ -18,7 +18,8 @@ def container_seccomp(inputs: ContainerInputs, capabilities: frozenset[str]) -> 
     """`linux.seccomp`, or None for no filter.
 
     No field means unconfined, as the CRI defines (the kubelet sends RuntimeDefault where its
-    `seccompDefault` says so). Privileged containers have no filter, whatever the field says.
+    `seccompDefault` says so). Privileged containers have no filter, whatever the field says, but the one that
+    the handler's configuration gives them.
 
     Raises: InvalidArgument for a Localhost profile that was not loaded; FailedPrecondition for one whose
     calls cannot be told.
@@ -31,7 +32,8 @@ def container_seccomp(inputs: ContainerInputs, capabilities: frozenset[str]) -> 
 
 def _chosen(inputs: ContainerInputs, capabilities: frozenset[str]) -> dict[str, Any] | None:
     if inputs.privileged:
-        return None
+        profile = inputs.policy.privileged_seccomp
+        return None if profile is None else _resolved(profile, inputs.host, capabilities)
     chosen = inputs.container.security.seccomp
     kind = ProfileType.UNCONFINED if chosen is None else chosen.type
     if kind is ProfileType.RUNTIME_DEFAULT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,15 @@ from tests.support.daemon import NodedDaemon
 from tests.support.registry import Registry
 
 ALLOWED = ["seccomp-*", "io.kubernetes.cri-o.seccompNotifierAction"]
+
+
+def refusing(call: str) -> dict[str, object]:
+    """A profile that refuses chmod(2) or mkdir(2) in all its forms."""
+    names = [call, f"f{call}at", f"f{call}at2", f"{call}at"]
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ERRNO"}],
+    }
 
 
 @pytest.fixture(scope="package")
@@ -27,6 +37,15 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def daemon(tmp_path_factory: pytest.TempPathFactory, shelf: Registry) -> Iterator[NodedDaemon]:
     directory: Path = tmp_path_factory.mktemp("daemon")
     handlers = {name: {"type": name, "allowed_annotations": ALLOWED} for name in ("runc", "crun")}
+    profiles = {name: directory / f"{name}.json" for name in ("default", "privileged")}
+    for name, call in (("default", "mkdir"), ("privileged", "chmod")):
+        profiles[name].write_text(json.dumps(refusing(call)))
+    for name in ("runc", "crun"):
+        handlers[f"own-{name}"] = {
+            "type": name,
+            "seccomp_profile": str(profiles["default"]),
+            "privileged_seccomp_profile": str(profiles["privileged"]),
+        }
     handlers["closed"] = {"type": "runc", "allowed_annotations": []}
     # Runtimes that have no filter whose descriptor they could hand over, or do not say so.
     handlers["shim"] = {"type": "shim", "allowed_annotations": ALLOWED}

@@ -330,6 +330,11 @@ CASES: dict[str, ContainerInputs | InfraInputs] = {
         pod=pod(privileged=True),
         host_devices=NODE_DEVICES,
     ),
+    "privileged_with_the_handlers_profile": inputs(
+        container(security={"privileged": True, "seccomp": SecurityProfile(ProfileType.UNCONFINED)}),
+        pod=pod(privileged=True),
+        policy=SpecPolicy(privileged_seccomp=DOCKER_PROFILE, default_seccomp=OCI_PROFILE),
+    ),
     "privileged_on_a_limited_node": inputs(
         container(security={"privileged": True}),
         pod=pod(privileged=True),

@@ -86,6 +86,7 @@ def everything() -> Case:
         rlimits=(Rlimit("RLIMIT_NOFILE", 1, 2),),
         pids_limit=3,
         default_seccomp=DOCKER_PROFILE,
+        privileged_seccomp=DOCKER_PROFILE,
         apparmor_profile="noded-default",
         environment=(("B", "2"),),
         annotations={"c": "d"},
