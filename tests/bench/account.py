@@ -74,6 +74,14 @@ def pss_bytes(pid: int) -> int:
     return 0
 
 
+def rss_bytes(pid: int) -> int:
+    """Resident set size of a process, 0 when it is gone."""
+    with suppress(OSError, ValueError, IndexError):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(text.split("\nRss:", 1)[1].split()[0]) * 1024
+    return 0
+
+
 def program_of(pid: int) -> str:
     """Base name of the program that a process runs, "" when it is gone."""
     with suppress(OSError):

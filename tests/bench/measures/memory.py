@@ -1,10 +1,10 @@
-"""Proportional set size of the daemon and its helpers, idle and with pods; the workload is excluded."""
+"""Resident and proportional set size of the daemon and its helpers; the workload is excluded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.bench.account import program_of, pss_bytes
+from tests.bench.account import program_of, pss_bytes, rss_bytes
 from tests.bench.bench import Bench, crowd
 from tests.bench.systems import Subject, System
 from tests.support.cri_client import Cri
@@ -21,6 +21,8 @@ def run(bench: Bench) -> None:
                 cri.pods()
                 daemon, _ = pss(system)
                 bench.results.add("PSS of daemon, idle", f"{name} runc", daemon / _MIB, unit="MiB")
+                resident = sum(map(rss_bytes, _daemon_pids(system)))
+                bench.results.add("RSS of daemon, idle", f"{name} runc", resident / _MIB, unit="MiB")
                 cri.pull(bench.images.pod)
             subject = Subject(system, "runc")
             with crowd(subject, bench.images.pod, PODS):
@@ -29,6 +31,11 @@ def run(bench: Bench) -> None:
             bench.results.add(
                 f"PSS of helpers per pod, {PODS} pods", subject.label, helpers / _MIB / PODS, unit="MiB"
             )
+
+
+def _daemon_pids(system: System) -> list[int]:
+    assert system.account is not None
+    return [pid for pid in system.account.pids() if program_of(pid) not in system.helpers | _WORKLOAD]
 
 
 def pss(system: System) -> tuple[int, int]:
