@@ -17,6 +17,7 @@ import trio
 
 from noded.errors import DataLoss, InvalidArgument, PermissionDenied, RegistryUnavailable
 from noded.images.endpoints import TLSFiles
+from noded.images.http_faults import Fault, Trouble
 from noded.images.refusals import Source, refused, unreached
 from noded.images.tokens import (
     MAX_TOKEN_ANSWER,
@@ -27,7 +28,7 @@ from noded.images.tokens import (
     pick,
     token_request,
 )
-from noded.images.transport import Fault, Reply, Transport, Trouble
+from noded.images.transport import Reply, Transport
 from noded.wire import challenge as challenges
 
 MAX_REDIRECTS: Final = 10

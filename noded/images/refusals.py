@@ -20,7 +20,8 @@ from noded.errors import (
     RegistryUnavailable,
 )
 from noded.images.endpoints import Endpoint
-from noded.images.transport import MAX_ERROR_BODY, Fault, Reply, Trouble
+from noded.images.http_faults import Fault, Trouble
+from noded.images.transport import MAX_ERROR_BODY, Reply
 from noded.model.image import Credential
 
 MAX_SAID: Final = 300  # characters of a registry's own words in a message

@@ -10,9 +10,10 @@ from typing import Final
 
 from noded.errors import DataLoss, FailedPrecondition, InvalidArgument
 from noded.images.exchange import Exchange, Retry
+from noded.images.http_faults import Fault, Trouble
 from noded.images.refusals import Source, unreached
 from noded.images.tokens import Tokens
-from noded.images.transport import Fault, Reply, Transport, Trouble
+from noded.images.transport import Reply, Transport
 from noded.wire import digest as digests
 from noded.wire.manifest import ACCEPT, MAX_MANIFEST_BYTES
 

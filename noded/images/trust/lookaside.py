@@ -13,7 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 import trio
 
 from noded.errors import FailedPrecondition, RegistryUnavailable
-from noded.images.transport import Fault, Transport
+from noded.images.http_faults import Fault
+from noded.images.transport import Transport
 from noded.wire import digest as digests
 from noded.wire.reference import Reference
 
