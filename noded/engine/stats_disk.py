@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from noded.images.library import mount_points
+from noded.images.filesystem_info import mount_points
 from noded.images.usage import Measurement, container_usage
 from noded.model.paths import Layout
 

@@ -12,11 +12,9 @@ with them what interrupted pulls left.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import structlog
 import trio
@@ -24,12 +22,12 @@ import trio
 from noded.errors import FailedPrecondition
 from noded.images.content import ContentStore
 from noded.images.disk_usage import ImageUsage, image_usages
+from noded.images.filesystem_info import DiskUse
 from noded.images.gc import find_garbage
 from noded.images.layers import LayerStore
 from noded.images.names import Meanings, Names, is_pinned
 from noded.images.stores import AdditionalStores
-from noded.images.usage import WritableLayers
-from noded.model.image import FilesystemInfo, Image, Usage
+from noded.model.image import FilesystemInfo, Image
 from noded.model.paths import Layout
 from noded.store.images import ImageRows, decode
 
@@ -66,7 +64,6 @@ class Library:
         self.content = content
         self.layers = layers
         self._rows = rows
-        self._layout = layout
         self._pinned = tuple(pinned)
         self.keep_blobs = keep_blobs
         self._names = Names()
@@ -79,7 +76,7 @@ class Library:
         self._meanings: Meanings | None = None
         self._stores: AdditionalStores | None = None
         self._kept: Callable[[], Collection[str]] = tuple
-        self._writable = WritableLayers(layout.root / "containers")
+        self._disk_use = DiskUse(content, layers, layout)
         # Held while what is needed is compared with what is stored, and while that changes.
         self._lock = trio.Lock()
 
@@ -334,18 +331,8 @@ class Library:
         return image_usages(self._names, blobs, layers, in_use)
 
     async def fs_info(self) -> FilesystemInfo:
-        """Exact disk use: blobs and layers; the writable layers as of at most 30 s ago.
-
-        Spec: CRI v1 `ImageFsInfo`. Both parts name the same mount point unless they are on different
-        file systems: kubelet takes different ones for a split image file system.
-        """
-        blob_bytes, blob_inodes = await trio.to_thread.run_sync(self.content.usage)
-        layer_bytes, layer_inodes = self.layers.usage()
-        writable = await self._writable.measure()
-        image_at, container_at = await trio.to_thread.run_sync(mount_points, self._layout)
-        image = Usage(image_at, blob_bytes + layer_bytes, blob_inodes + layer_inodes, time.time_ns())
-        container = Usage(container_at, writable.used_bytes, writable.used_inodes, writable.measured_at_ns)
-        return FilesystemInfo(image, container)
+        """Disk use; see `DiskUse.measure`."""
+        return await self._disk_use.measure()
 
     def _problem(self, image: Image) -> str:
         """Why no container can be made from an image, "" if one can. Looks at names only.
@@ -364,17 +351,3 @@ class Library:
         for digest in digests:
             self.content.delete(digest)
         return self.content.discard_partial(keep=leased)
-
-
-def mount_points(layout: Layout) -> tuple[str, str]:
-    image, container = layout.layers, layout.root / "containers"
-    if _device(image) == _device(container):
-        return str(layout.root), str(layout.root)
-    return str(image), str(container)
-
-
-def _device(path: Path) -> int:
-    try:
-        return os.stat(path).st_dev
-    except FileNotFoundError:
-        return os.stat(path.parent).st_dev
