@@ -30,15 +30,13 @@ from noded.errors import (
     RegistryUnavailable,
     Unavailable,
 )
-from noded.images import hosts_toml, registries_conf
 from noded.images.auth import DEFAULT_FILES, Credentials
 from noded.images.decrypt.keys import DecryptionKeys
 from noded.images.download import SOURCE_ERRORS, Blobs, Downloads
-from noded.images.endpoints import Endpoint, candidates, meanings, resolve
+from noded.images.endpoints import candidates
 from noded.images.fetch import Fetcher, Job, Layers
 from noded.images.flight import Flights, Work
 from noded.images.manifests import Found, Manifests
-from noded.images.namespace_logins import NamespaceLogins
 from noded.images.platform import host_platform
 from noded.images.progress import ByteCount, LayerProgress, PullProgress, snapshot
 from noded.images.proxies import Proxies
@@ -46,6 +44,7 @@ from noded.images.pull_log import PullLog
 from noded.images.refusals import Source, most_telling
 from noded.images.registries_conf import RegistriesConf
 from noded.images.registry import RegistryClient
+from noded.images.sources import Sources
 from noded.images.transport import Transport
 from noded.images.trust.admission import Admission
 from noded.images.trust.checker import Checker
@@ -126,8 +125,7 @@ class Puller:
         )
         self._client = client or RegistryClient(self._transport)
         files = (config.auth_file,) if config.auth_file is not None else DEFAULT_FILES
-        self._credentials = credentials or Credentials(files)
-        self._logins = NamespaceLogins(config.auth_dir)
+        self._sources = Sources(config, credentials or Credentials(files))
         self._manifests = Manifests(
             transport=self._transport, client=self._client, blobs=blobs, host=host or host_platform()
         )
@@ -140,7 +138,6 @@ class Puller:
             registries_d=config.signature_registries_dir,
         )
         self._admission: Admission | None = None
-        self._conf = RegistriesConf()
         self._running: dict[str, _Running] = {}
         self._received = ByteCount()
         self._log = PullLog(self.progress)
@@ -156,7 +153,7 @@ class Puller:
         Cancellation: ends running pulls; their callers get Unavailable.
         """
         try:
-            await self.reload()
+            await self._sources.reload()
         except InvalidArgument as error:  # running pods do not depend on it; every pull will say so
             log.warning("registries.conf is not valid", error=str(error))
         try:
@@ -184,21 +181,16 @@ class Puller:
             self._flights = self._downloads = self._fetcher = None
             self._transport.close()
 
-    async def reload(self) -> RegistriesConf:
-        """Read registries.conf and its drop-ins again; each pull does it too.
-
-        Raises: InvalidArgument naming the file; what was read before stays in `names`.
-        """
-        conf = await trio.to_thread.run_sync(registries_conf.load, self._config.registries_conf)
-        if conf != self._conf:
-            for key in conf.ignored:
-                log.warning("registries.conf has a key noded does not know", key=key)
-            self._conf = conf
-        return conf
-
     def names(self, text: str) -> tuple[Reference, ...]:
-        """What the name of a local image may mean by the configuration read last; see `meanings`."""
-        return meanings(self._conf, text)
+        """What the name of a local image may mean; see `Sources.names`."""
+        return self._sources.names(text)
+
+    async def candidates(self, text: str) -> tuple[Reference, ...]:
+        """The names to try for what a client wrote.
+
+        Raises: InvalidArgument for a malformed reference or registries.conf.
+        """
+        return candidates(await self._sources.reload(), text)
 
     def progress(self) -> tuple[PullProgress, ...]:
         """All pulls that run now."""
@@ -230,7 +222,7 @@ class Puller:
         """
         if credential == Credential():  # a client's empty AuthConfig means none
             credential = None
-        conf = await self.reload()
+        conf = await self._sources.reload()
         if self._flights is None:
             raise Unavailable("noded does not pull images yet, or no more: try again")
         names = candidates(conf, reference)
@@ -259,7 +251,7 @@ class Puller:
         try:
             with span("policy and sources"):
                 required = await self._trust.requirements(name, namespace)
-                sources = await self._sources(name, conf, credential, namespace)
+                sources = await self._sources.find(name, conf, credential, namespace)
             if (present := self._library.get(name.canonical)) is not None:
                 with span("ask the registry"):
                     digest = await self._manifests.digest(sources, name)
@@ -284,7 +276,7 @@ class Puller:
                 self._transport.close()
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
                 await self._library.release(owner)
-                await self._logins.pulled(namespace, name)
+                await self._sources.pulled(namespace, name)
         log.info(
             "image pulled",
             reference=str(name),
@@ -311,12 +303,12 @@ class Puller:
         Raises: as `pull`; InvalidArgument when it is no artifact of one file, or one that is too large.
         Cancellation: safe.
         """
-        conf = await self.reload()
+        conf = await self._sources.reload()
         if self._downloads is None:
             raise Unavailable("noded does not pull images yet, or no more: try again")
         try:
             required = await self._trust.requirements(name, namespace)
-            sources = await self._sources(name, conf, None, namespace)
+            sources = await self._sources.find(name, conf, None, namespace)
             if known and await self._manifests.digest(sources, name) == known:
                 await self._trust.check(name, (known,), sources, required)
                 return None
@@ -339,7 +331,7 @@ class Puller:
         Raises: NotFound when its registry is not known; as `pull`.
         Cancellation: safe.
         """
-        conf = await self.reload()
+        conf = await self._sources.reload()
         if self._downloads is None:
             raise Unavailable("noded does not pull images yet, or no more: try again")
         names = [parse(text) for text in image.digests]
@@ -351,7 +343,7 @@ class Puller:
             await self._library.lease({layer.blob_digest for layer in layers}, owner)
             for name in names:
                 try:
-                    found = await self._sources(name, conf, None, "")
+                    found = await self._sources.find(name, conf, None, "")
                     sources = [one for one in found if one.endpoint.pulls] or found
                     for layer in layers:
                         progress = LayerProgress(layer.blob_digest, layer.size_bytes)
@@ -366,13 +358,6 @@ class Puller:
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
                 await self._library.release(owner)
 
-    async def candidates(self, text: str) -> tuple[Reference, ...]:
-        """The names to try for what a client wrote.
-
-        Raises: InvalidArgument for a malformed reference or registries.conf.
-        """
-        return candidates(await self.reload(), text)
-
     def admission(self, verdicts: Path) -> Admission:
         """Make the judge of images that are here already; it learns from the pulls.
 
@@ -381,7 +366,7 @@ class Puller:
         """
 
         async def sources(name: Reference, namespace: str) -> Sequence[Source]:
-            return await self._sources(name, await self.reload(), None, namespace)
+            return await self._sources.find(name, await self._sources.reload(), None, namespace)
 
         self._admission = Admission(self._trust, sources, self.names, verdicts)
         return self._admission
@@ -396,21 +381,6 @@ class Puller:
         await self._trust.check(name, digests, sources, required)
         if self._admission is not None:
             await self._admission.keep(name, digests, required)
-
-    async def _sources(
-        self, name: Reference, conf: RegistriesConf, credential: Credential | None, namespace: str
-    ) -> tuple[Source, ...]:
-        sources = []
-        own = self._logins.files(namespace, name)
-        for endpoint in await trio.to_thread.run_sync(_endpoints, conf, self._config.config_path, name):
-            # The client's credential is for the registry it named, not for a mirror in front of it.
-            login = credential if not endpoint.mirror else None
-            if login is None:
-                login = await self._credentials.find(
-                    endpoint.host, endpoint.path, conf.credential_helpers, own
-                )
-            sources.append(Source(endpoint, login, str(name)))
-        return tuple(sources)
 
     async def _bring(self, name: Reference, found: Found, owner: str, running: _Running) -> Image:
         if self._fetcher is None or self._downloads is None:
@@ -452,16 +422,6 @@ class Puller:
         with span("record"):
             await self._library.publish(image)
         return image
-
-
-def _endpoints(conf: RegistriesConf, config_path: Path | None, name: Reference) -> tuple[Endpoint, ...]:
-    """Where to pull from: hosts.toml of the host, else its table in registries.conf, else _default."""
-    by_registries = resolve(conf, name)  # also for its errors: blocked is blocked
-    found = hosts_toml.load(config_path, name.host) if config_path is not None else None
-    if found is None:
-        return by_registries
-    hosts, own = found
-    return hosts_toml.endpoints(hosts, name) if own or conf.registry_for(str(name)) is None else by_registries
 
 
 def _needed(found: Found) -> Collection[str]:
