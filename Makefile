@@ -29,7 +29,7 @@ unit: venv ## only the tests that touch no host and need no root
 	$(PYTEST) -m 'not root' $(PYTEST_FLAGS)
 
 fuzz: venv ## the parsers against SECONDS=600 of hostile input each; TARGETS="spdy tar" for some (coverage-guided with atheris installed)
-	nice $(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(TARGETS)
+	nice $(BIN)/python -m tests.fuzz --seconds=$(SECONDS) --seed=$(SEED) $(TARGETS)
 
 lint: venv ## ruff, formatting, mypy, import layers
 	$(BIN)/ruff check --quiet .

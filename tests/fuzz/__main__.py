@@ -7,12 +7,16 @@ Hypothesis' mutations of the seeds. What fails is printed and, with atheris, kep
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.util
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.fuzz.report import RESULTS, Outcome, figures, put
+from tests.support.commit import describe_tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 512 << 20  # more than the parsers together may need; what is over ends the run
@@ -23,33 +27,68 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=600, help="for each target")
     parser.add_argument("--corpus", type=Path, default=REPOSITORY / "build" / "fuzz")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the process of one target
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="see targets.py; default all")
     arguments = parser.parse_args()
     if arguments.one:  # before anything imports what is to be instrumented
-        return _one(arguments.one, arguments.seconds, arguments.corpus / arguments.one)
+        return _one(arguments.one, arguments.seconds, arguments.corpus / arguments.one, arguments.seed)
     from tests.fuzz.targets import TARGETS
 
     if unknown := sorted(set(arguments.targets) - set(TARGETS)):
         parser.error(f"no such target: {', '.join(unknown)}; there are {', '.join(TARGETS)}")
     failed = []
     for name in arguments.targets or TARGETS:
-        own = [f"--one={name}", f"--seconds={arguments.seconds}", f"--corpus={arguments.corpus}"]
-        done = subprocess.run([sys.executable, "-m", "tests.fuzz", *own], cwd=REPOSITORY, check=False)
-        if done.returncode != 0:
+        outcome = _run(name, arguments)
+        if outcome.result != "clean":
             failed.append(name)
+        put(arguments.results, outcome)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _one(name: str, seconds: int, corpus: Path) -> int:
+def _run(name: str, arguments: argparse.Namespace) -> Outcome:
+    """Run one target in a process of its own, and show what it prints."""
+    own = [f"--{key}={getattr(arguments, key)}" for key in ("seconds", "corpus", "seed")]
+    begun = datetime.datetime.now(datetime.UTC)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.fuzz", f"--one={name}", *own],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    output = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        output.append(line)
+    status = process.wait()
+    inputs, found, megabytes, guide = figures("".join(output))
+    return Outcome(
+        target=name,
+        inputs=inputs,
+        seconds=arguments.seconds,
+        found=found,
+        megabytes=megabytes,
+        guide=guide,
+        seed=arguments.seed,
+        commit=describe_tree(),
+        begun=f"{begun:%Y-%m-%d %H:%M}",
+        result="clean" if status == 0 and inputs else f"failed with status {status}",
+    )
+
+
+def _one(name: str, seconds: int, corpus: Path, seed: int) -> int:
     if importlib.util.find_spec("atheris") is not None:
-        return _guided(name, seconds, corpus)
-    return _mutated(name, seconds)
+        return _guided(name, seconds, corpus, seed)
+    return _mutated(name, seconds, seed)
 
 
-def _guided(name: str, seconds: int, corpus: Path) -> int:
+def _guided(name: str, seconds: int, corpus: Path, seed: int) -> int:
     import atheris  # type: ignore[import-not-found]
 
     with atheris.instrument_imports(include=["noded.wire", "noded.images.unpack"]):
@@ -59,6 +98,7 @@ def _guided(name: str, seconds: int, corpus: Path) -> int:
     print(f"{name}: {seconds} s, guided by coverage", flush=True)
     options = [
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         f"-rss_limit_mb={MEMORY_BYTES >> 20}",
         f"-artifact_prefix={corpus}.failed-",
         "-max_len=16384",
@@ -71,7 +111,7 @@ def _guided(name: str, seconds: int, corpus: Path) -> int:
     return 0
 
 
-def _mutated(name: str, seconds: int) -> int:
+def _mutated(name: str, seconds: int, first: int) -> int:
     from hypothesis import HealthCheck, given, seed, settings
 
     from tests.fuzz.mutations import mutated
@@ -79,11 +119,10 @@ def _mutated(name: str, seconds: int) -> int:
 
     target, count, ends = TARGETS[name], 0, time.monotonic() + seconds
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    start = time.time_ns()
     rounds = 0
     while time.monotonic() < ends:
 
-        @seed(start + rounds)
+        @seed((first << 32) + rounds)
         @settings(deadline=None, database=None, max_examples=300, suppress_health_check=list(HealthCheck))
         @given(mutated(target.seeds))
         def run(data: bytes) -> None:
@@ -94,7 +133,7 @@ def _mutated(name: str, seconds: int) -> int:
         run()
         rounds += 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"{name}: {count} inputs in {seconds} s, seeds from {start}, at most {peak} MB", flush=True)
+    print(f"{name}: {count} inputs in {seconds} s, at most {peak} MB", flush=True)
     return 0
 
 
