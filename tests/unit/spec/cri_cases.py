@@ -279,7 +279,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
 
 def message(name: str) -> v1.CreateContainerRequest:
     """The request as it comes over the wire."""
-    request = copy.deepcopy(REQUESTS[name])
+    return message_of(REQUESTS[name])
+
+
+def message_of(given: Mapping[str, Any]) -> v1.CreateContainerRequest:
+    """A message from its JSON, with keys in snake case."""
+    request = copy.deepcopy(dict(given))
     devices = request["config"].pop("CDI_devices", [])  # from_dict knows no names in capitals
     made = v1.CreateContainerRequest.from_dict(request)
     made.config.CDI_devices = [v1.CdiDevice(**one) for one in devices]

@@ -15,13 +15,19 @@ from typing import Any
 
 import jsonschema
 import pytest
-from cri_cases import REQUESTS, case_of, infra_case_of, leaves, message, specs
+from cri_cases import NODE, REQUESTS, case_of, infra_case_of, leaves, message, message_of, specs
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from spec_cases import FEATURES
 
+from noded.edge.cri.decode_container import container_config
+from noded.edge.cri.decode_pod import pod_config
 from noded.errors import NodedError
 from noded.proto.runtime import v1
 from noded.spec.explain.case import build
 from noded.spec.explain.explain import explained
 from noded.spec.explain.fields import fields
+from noded.spec.validate import validate_container, validate_pod
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden_cri"
@@ -173,6 +179,52 @@ def _others(value: Any) -> Iterator[Any]:
     else:
         yield []
         yield copy.copy(value)[:-1]
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The values of a request by their place; a list is one value."""
+    if isinstance(value, dict) and value and path[-1:] not in (("unified",), ("labels",), ("annotations",)):
+        for key, inner in value.items():
+            yield from _flat(inner, (*path, key))
+    else:
+        yield path, value
+
+
+_BASE = dict(_flat(REQUESTS["devices"]))
+_VALUES = sorted(
+    {(path, json.dumps(value)) for request in REQUESTS.values() for path, value in _flat(request)}
+)
+
+
+@st.composite
+def mixed_requests(draw) -> v1.CreateContainerRequest:
+    """A request with values from all others put together by chance."""
+    chosen = dict(_BASE) if draw(st.booleans()) else {}
+    chosen |= {path: value for path, value in _flat(REQUESTS["target_namespace"]) if "metadata" in path}
+    for path, text in draw(st.lists(st.sampled_from(_VALUES), max_size=15)):
+        chosen[path] = json.loads(text)
+    whole: dict[str, Any] = {"config": {"image": {"image": "sha256:1"}}, "pod_sandbox_id": "p"}
+    for path, value in chosen.items():
+        place = whole
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+        place[path[-1]] = value
+    return message_of(whole)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(mixed_requests())
+def test_any_request_that_passes_has_valid_specs(request):
+    config, pod = container_config(request.config), pod_config(request.sandbox_config, "sandbox_config")
+    try:
+        validate_pod(pod, FEATURES, NODE)
+        validate_container(config, pod, FEATURES, NODE)
+        made = specs(request)
+    except NodedError:
+        assume(False)
+    assert json.dumps(made) == json.dumps(specs(request))
+    for spec in made.values():
+        assert [error.message for error in SCHEMA.iter_errors(json.loads(json.dumps(spec)))] == []
 
 
 def test_every_reason_is_of_a_field():
