@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from noded.errors import FailedPrecondition
-from noded.host import cpu_partition, files, interrupts
+from noded.host import cpu_partition, files, interrupts, irqbalance
 from noded.model.cpus import format_cpus, parse_cpus
 from noded.spec.cpu_tuning import FileWrite, TuningPlan
 
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 _INTERRUPTS = "proc/irq"
 _MASK = f"{_INTERRUPTS}/default_smp_affinity"
+_POSSIBLE = "sys/devices/system/cpu/possible"
+_IRQBALANCE = "run/irqbalance"
 _GONE = (errno.ENOENT, errno.ENODEV)
 
 
@@ -67,6 +69,7 @@ class CpuTuner:
             if quiet:
                 mask = interrupts.format_mask(others)
                 self._write(FileWrite(_MASK, mask, "irq-load-balancing"))
+                irqbalance.ban(self._root / _IRQBALANCE, self._quiet())
                 interrupts.move(self._root / _INTERRUPTS, moved)
             if plan.isolated_cgroup:
                 cpu_partition.isolate(self._root / plan.isolated_cgroup, plan.isolated_cpus)
@@ -92,6 +95,7 @@ class CpuTuner:
                     (self._root / _MASK).write_text(interrupts.format_mask(self._mask() | quiet))
                 except OSError as error:
                     log.error("CPUs serve no interrupts still", cpus=format_cpus(quiet), error=str(error))
+                irqbalance.allow(self._root / _IRQBALANCE, quiet, self._quiet())
                 moved = {
                     number: interrupts.Moved(*(parse_cpus(cpus, "interrupts") for cpus in both))
                     for number, both in entry.get("interrupts", {}).items()
@@ -146,6 +150,11 @@ class CpuTuner:
                 f"annotation irq-load-balancing: no CPU but {format_cpus(serving)} serves interrupts"
             )
         return cpus & serving
+
+    def _quiet(self) -> frozenset[int]:
+        """The CPUs that get no interrupts of new devices, by noded's doing or that of others."""
+        possible = (self._root / _POSSIBLE).read_text() if (self._root / _POSSIBLE).exists() else ""
+        return parse_cpus(possible, _POSSIBLE) - self._mask()
 
     def _mask(self) -> frozenset[int]:
         return interrupts.parse_mask((self._root / _MASK).read_text())
