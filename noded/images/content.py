@@ -21,6 +21,7 @@ from typing import Any
 from noded.errors import Aborted, DataLoss, InvalidArgument, NodedError, NotFound
 from noded.host import files, libc
 from noded.images.filesystem import BLOCK_BYTES
+from noded.images.unpack.writeback import WRITEBACK_BYTES, start_writeback
 from noded.wire import digest as digests
 
 _READ_BYTES = 1 << 20
@@ -179,6 +180,7 @@ class BlobWriter:
         self._size = size_bytes
         self._hasher: Any = digests.hasher(digest)
         self.offset = 0
+        self._written_back = 0
         try:
             self._recover()
         except BaseException:
@@ -200,19 +202,19 @@ class BlobWriter:
             raise self._failed(error) from None
         self._hasher.update(chunk)
         self.offset += len(chunk)
+        if self.offset - self._written_back >= WRITEBACK_BYTES:
+            start_writeback(self._fd)
+            self._written_back = self.offset
 
     def restart(self) -> None:
         """Drop all bytes: the server does not resume, or sent something else."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hasher = digests.hasher(self._digest)
-        self.offset = 0
+        self.offset = self._written_back = 0
 
-    def commit(self) -> None:
-        """Verify, make durable and publish.
-
-        Raises: DataLoss on a wrong length or digest; the partial file is then deleted.
-        """
+    def verify(self) -> None:
+        """Raises: DataLoss on a wrong length or digest; the partial file is then deleted."""
         if self._size is not None and self.offset != self._size:
             self.abort()
             raise DataLoss(f"blob {self._digest} is truncated: {self.offset} of {self._size} bytes arrived")
@@ -221,6 +223,13 @@ class BlobWriter:
             raise DataLoss(
                 f"blob {self._digest} is damaged: what arrived has digest {self._hasher.hexdigest()}"
             )
+
+    def commit(self) -> None:
+        """Verify, make durable and publish.
+
+        Raises: as `verify`.
+        """
+        self.verify()
         try:
             os.fsync(self._fd)
             self._partial.rename(self._final)

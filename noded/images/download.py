@@ -34,6 +34,7 @@ class BlobWriter(Protocol):
     offset: int
 
     def write(self, chunk: bytes | memoryview) -> None: ...
+    def verify(self) -> None: ...
     def commit(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -117,7 +118,7 @@ class Downloads:
                     return
             raise most_telling(errors)
         finally:
-            # Here and not in the thread: the end of the pipe must not be seen before the verdict.
+            # Not before the last source has failed: its reader goes on with what the next one sends.
             if tee is not None:
                 tee.close()
 
@@ -138,9 +139,12 @@ class Downloads:
 
             self._client.download(source, digest, size, sink, writer.offset)
             try:
-                writer.commit()
+                writer.verify()
             except DataLoss as error:
                 raise DataLoss(f"{source.subject} sent a damaged layer: {error}") from error
+            if tee is not None:
+                tee.close()  # with the verdict; the reader need not wait for the disk
+            writer.commit()
         finally:
             writer.abort()
 

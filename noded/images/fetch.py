@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from noded.images.flight import Flights, Ticket, Work
 from noded.images.progress import LayerProgress, Phase, Step, note_layer, timed
 from noded.images.refusals import Source
 from noded.images.tee import Tee
+from noded.images.unpack.limits import worker_count
 from noded.model.image import LayerRef
 from noded.wire.artifact import ArtifactFile
 from noded.wire.ocicrypt import is_encrypted
@@ -69,7 +71,7 @@ class Fetcher:
     """Layer flights. They live in the nursery given.
 
     Args:
-        unpack_workers: layers unpacked at once, 0 = number of CPUs of this process.
+        unpack_workers: layers unpacked at once; see `worker_count`.
         keep_blobs: bring the blob of a layer, too, whose tree is here from a blob that was another one
             (compressed otherwise, or not kept): whoever saves the image needs it.
     """
@@ -87,7 +89,7 @@ class Fetcher:
         self._downloads, self._blobs, self._layers = downloads, blobs, layers
         self._keep_blobs = keep_blobs
         self._flights: Flights[_Key, None] = Flights(nursery)
-        self._unpackers = trio.Semaphore(unpack_workers or len(os.sched_getaffinity(0)))
+        self._unpackers = trio.Semaphore(worker_count(unpack_workers))
         self._live: dict[_Key, LayerProgress] = {}
 
     async def fetch(self, job: Job) -> None:
@@ -168,13 +170,12 @@ class Fetcher:
     async def _bring(self, layer: LayerRef, progress: LayerProgress, job: Job, streams: bool) -> None:
         try:
             if streams:
-                try:
+                with ExitStack() as unpacker:
+                    unpacker.callback(self._unpackers.release)
                     # Another layer of the same blob may have begun since the worker was taken.
                     done = not self._downloads.running(layer.blob_digest) and await self._stream(
-                        layer, progress, job
+                        layer, progress, job, unpacker
                     )
-                finally:
-                    self._unpackers.release()
                 if done:
                     progress.phase = Phase.DONE
                     return
@@ -210,8 +211,14 @@ class Fetcher:
             finally:
                 os.close(source)
 
-    async def _stream(self, layer: LayerRef, progress: LayerProgress, job: Job) -> bool:
-        """Download and unpack at once. False when the blob is here but must be unpacked from its file."""
+    async def _stream(self, layer: LayerRef, progress: LayerProgress, job: Job, unpacker: ExitStack) -> bool:
+        """Download and unpack at once.
+
+        Args:
+            unpacker: gives the unpacker back, which need not wait until the blob is on disk.
+
+        Returns: False when the blob is here but must be unpacked from its file.
+        """
         progress.phase = Phase.STREAMING
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         tee = Tee(write_end)
@@ -229,6 +236,7 @@ class Fetcher:
                     scope.cancel()  # the rest of the blob would change nothing
             finally:
                 os.close(read_end)  # a writer blocked on the full pipe wakes
+                unpacker.close()
 
         async with trio.open_nursery() as nursery:
             ticket = await self._downloads.start(job.sources, progress, tee)

@@ -17,7 +17,7 @@ import trio
 
 from noded.errors import DataLoss, Internal, InvalidArgument, NodedError, ResourceExhausted, Unavailable
 from noded.images.unpack import faults
-from noded.images.unpack.limits import UnpackLimits, UnpackReport
+from noded.images.unpack.limits import UnpackLimits, UnpackReport, worker_count
 from noded.images.unpack.protocol import READY, STATUS
 
 log = structlog.get_logger(__name__)
@@ -45,11 +45,11 @@ class Unpacker:
     has died.
 
     Args:
-        workers: layers extracted at once, 0 = as many as this process may use CPUs.
+        workers: layers extracted at once; see `worker_count`.
     """
 
     def __init__(self, workers: int = 0) -> None:
-        self._slots = trio.CapacityLimiter(workers or len(os.sched_getaffinity(0)))
+        self._slots = trio.CapacityLimiter(worker_count(workers))
         self._starting = trio.Lock()
         self._sending = trio.Lock()
         self._closed = False

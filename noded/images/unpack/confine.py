@@ -56,7 +56,8 @@ _SYSTEM_CALLS = {
     "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177),
     "sigaltstack": (131, 132), "futex": (202, 98), "tgkill": (234, 131), "newfstatat": (262, 79),
     "faccessat": (269, 48), "faccessat2": (439, 439), "set_robust_list": (273, 99), "utimensat": (280, 88),
-    "fallocate": (285, 47), "getrandom": (318, 278), "statx": (332, 291), "rseq": (334, 293),
+    "fallocate": (285, 47), "sync_file_range": (277, 84), "getrandom": (318, 278), "statx": (332, 291),
+    "rseq": (334, 293),
 }  # fmt: skip
 # machine: (AUDIT_ARCH_*, number of mmap, column of the table)
 _ARCHITECTURES = {"x86_64": (0xC000003E, 9, 0), "aarch64": (0xC00000B7, 222, 1)}

@@ -29,6 +29,7 @@ from noded.images.unpack.metadata import SET_ID_BITS, Metadata
 from noded.images.unpack.stream import ByteStream
 from noded.images.unpack.tar import TarReader
 from noded.images.unpack.tree import BLOCK_BYTES, WHITEOUT_DEVICE, Tree, system_fault
+from noded.images.unpack.writeback import WRITEBACK_BYTES, start_writeback
 
 WHITEOUT_PREFIX = b".wh."
 AUFS_PREFIX = b".wh..wh."
@@ -150,13 +151,18 @@ class Extractor:
 
     def _copy(self, fd: int, size: int) -> None:
         piece = self._stream.piece
+        dirty = 0
         while size:
             data = piece(size)
             size -= len(data)
+            dirty += len(data)
             written = os.write(fd, data)
             while written < len(data):
                 data = data[written:]
                 written = os.write(fd, data)
+            if dirty >= WRITEBACK_BYTES:
+                start_writeback(fd)
+                dirty = 0
 
     def _hardlink(self, path: bytes, entry: Entry) -> None:
         target = clean(entry.link)

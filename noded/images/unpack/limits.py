@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 GIB = 1 << 30
+_FEWEST_WORKERS = 4
 
 
 class UnpackLimits(NamedTuple):
@@ -55,3 +57,11 @@ class UnpackReport(NamedTuple):
     implied: tuple[str, ...] = ()
     skipped_devices: int = 0
     dropped_xattrs: int = 0
+
+
+def worker_count(configured: int) -> int:
+    """How many layers are extracted at once; 0 = as many as this process has CPUs, at least 4.
+
+    Workers wait for the network and for the disk, too. More of them take no more CPU time.
+    """
+    return configured or max(_FEWEST_WORKERS, len(os.sched_getaffinity(0)))
