@@ -48,7 +48,7 @@ class CadvisorServer:
             # is not here. Of a driver that it does not know it leaves the disk usage to the CRI.
             "storage_driver": f"noded-{config.images.storage_driver}",
             "storage_root": str(config.root),
-            "storage_image": "",
+            "storage_image": str(config.images.root or ""),
         }
         self._sandboxes = sandboxes
         self._containers = containers
