@@ -13,7 +13,7 @@ from tests.support.daemon import NodedDaemon
 from tests.support.registry import Registry
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def node(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[Node]:
     directory = tmp_path_factory.mktemp("kill")
     keys = directory / "keys"
