@@ -15,7 +15,7 @@ from noded.engine.devices import host_devices, resolve_devices
 from noded.engine.hook_directories import HookDirectories
 from noded.engine.pod_files import effective_hostname
 from noded.engine.resource_classes import blockio_of, rdt_of
-from noded.engine.spec_files import read_default_mounts
+from noded.engine.spec_files import read_base_spec, read_default_mounts, read_handler_profile
 from noded.engine.spec_stages import Changers, Stage, stages
 from noded.errors import InvalidArgument, NodedError
 from noded.host import facts as host_facts
@@ -30,7 +30,6 @@ from noded.model.pod import NamespaceMode, PodConfig, ProfileType
 from noded.model.runtime import RuntimeFeatures
 from noded.plugins import Hooks, discover
 from noded.spec.annotations import STOP_SIGNAL
-from noded.spec.base import parse_base_spec
 from noded.spec.explain.case import Case
 from noded.spec.features import container_features
 from noded.spec.granted import granted
@@ -100,7 +99,7 @@ class OnThisNode:
         """What the spec is built from. Raises: as creating the container would."""
         config, pod, container = self._config, self._pod, self._container
         annotations, name = pod.annotations, container.name
-        policy = self._policy()
+        policy = await self._policy()
         features = container_features(annotations, name, self._allowed, config.allowed_devices)
         asked = granted(
             annotations,
@@ -170,21 +169,18 @@ class OnThisNode:
         changers = Changers(inject, cdi.file_of, HookDirectories(config.hooks_dirs), wanted_edits)
         return await stages(spec, self._pod, self._container, changers, self._notes)
 
-    def _policy(self) -> SpecPolicy:
+    async def _policy(self) -> SpecPolicy:
         config, handler = self._config, self._handler
-
-        def profile(key: str) -> Mapping[str, Any] | None:
-            path = getattr(handler, key)
-            name = f"runtimes.{handler.name}.{key}"
-            return parse_profile(Path(path).read_bytes(), name) if path else None
-
+        privileged = handler.privileged_seccomp_profile
         policy = spec_policy(
             config,
             handler,
             parse_rlimits(config.default_ulimits, "default_ulimits"),
-            default_seccomp=profile("seccomp_profile"),
-            privileged_seccomp=profile("privileged_seccomp_profile"),
-            base=parse_base_spec(Path(handler.base_spec).read_text()) if handler.base_spec else None,
+            default_seccomp=await read_handler_profile(handler.name, handler.seccomp_profile),
+            privileged_seccomp=await read_handler_profile(
+                handler.name, privileged, "privileged_seccomp_profile"
+            ),
+            base=await read_base_spec(handler.name, handler.base_spec) if handler.base_spec else None,
         )
         apparmor = policy.apparmor_profile if self._facts.apparmor else ""
         return replace(policy, allowed_annotations=self._allowed, apparmor_profile=apparmor)

@@ -58,6 +58,16 @@ def test_a_whole_request_and_the_configuration_of_an_image_are_explained(saved, 
     assert fields["process.cwd"]["origin"]["name"] == "WorkingDir"
 
 
+def test_a_file_of_the_handler_that_cannot_be_used_is_one_clear_line(saved, tmp_path, capsys):
+    write, config = saved
+    config.write_text(f'[runtimes.runc]\ntype = "runc"\nseccomp_profile = "{tmp_path}/absent.json"\n')
+    container, pod = write(container=CONTAINER, pod=POD)
+    assert run(["explain", "--request", container, "--pod", pod, "--config", str(config)]) == 1
+    error = capsys.readouterr().err
+    assert f"runtimes.runc.seccomp_profile: cannot read {tmp_path}/absent.json: No such file" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("container", "arguments", "message"),
     [
