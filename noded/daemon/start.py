@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from noded.tables import Located
 
 # A client that waits in the socket's queue is heard before the interpreter is taken for the import.
-_GRACE_SECONDS = 0.025
+_GRACE_SECONDS = 0.05
 # While modules are imported, a call that can be answered waits for the interpreter no longer than this.
 _SWITCH_SECONDS = 0.0005
 _YOUNG_OBJECTS = 3000
