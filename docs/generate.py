@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Write the generated pages of this directory: configuration.md, json.md, parity.md, part of comparison.md.
+"""Write the generated pages of this directory: see PAGES.
 
 Usage: docs/generate.py [OUTPUT_DIRECTORY]
 
 configuration.md comes from the comments of `noded.config` and of the plugins, json.md from those of
-`noded.cli.documents`, parity.md from tests/docs/parity.tsv,
-the figures of comparison.md from tests/bench/RESULTS.md. Tests compare the pages with what this writes.
+`noded.cli.documents`, parity.md from tests/docs/parity.tsv, conformance.md from
+tests/conformance/expected.py, the figures of comparison.md from tests/bench/RESULTS.md. Tests compare the
+pages with what this writes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from noded.settings import RELOADABLE
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
+sys.path.insert(0, str(DOCS.parent))
 import measured  # noqa: E402
+
+from tests.conformance import expected  # noqa: E402
 
 REPOSITORY = DOCS.parent
 PARITY = REPOSITORY / "tests" / "docs" / "parity.tsv"
@@ -153,6 +157,29 @@ def comparison() -> str:
     return measured.filled(page, measured.RESULTS.read_text(encoding="utf-8"))
 
 
+def conformance() -> str:
+    """Return conformance.md."""
+    lines = [
+        "# Conformance",
+        "",
+        "Written by `docs/generate.py` from `tests/conformance/expected.py`.",
+        "",
+        "The test suite of the CRI, critest of cri-tools, runs against each handler without a retry, on",
+        "runc and crun in three different orders. What does not pass must be in these tables, by name and",
+        "number and with the words of the failure: a line too many fails as one too few.",
+        "[RESULTS.md](../RESULTS.md) says when that was last shown. `make test` runs it once, with runc;",
+        "where critest is not installed it is built, if there is Go.",
+    ]
+    node = expected.Node(apparmor=False, user_namespaces=False)
+    for title, handler in (("runc, crun and containerd's shims", "runc"), ("gVisor", "runsc")):
+        lines += ["", f"## {title}", "", "| specs | number | outcome | why |", "|---|---:|---|---|"]
+        lines += [
+            f"| `{_cell(line.pattern)}` | {line.count} | {line.status} | {_cell(line.reason)} |"
+            for line in expected.table(handler, node)
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def json() -> str:
     """Return json.md."""
     lines = [
@@ -249,6 +276,7 @@ def _cell(text: str) -> str:
 
 PAGES = {
     "comparison.md": comparison,
+    "conformance.md": conformance,
     "configuration.md": configuration,
     "json.md": json,
     "parity.md": parity,

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.conformance.suite import Spec
+if TYPE_CHECKING:
+    from tests.conformance.suite import Spec
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def test_a_client_that_falls_silent_in_the_middle_leaves_no_command(connect, web
 
 def read_all(client):
     """What every channel said until the server closed."""
-    said = dict.fromkeys(range(5), b"")
+    said = {channel: bytearray() for channel in range(5)}
     while True:
         kind, data = client.recv_data()
         if kind == websocket.ABNF.OPCODE_CLOSE:
