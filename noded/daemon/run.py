@@ -25,6 +25,7 @@ import trio
 
 from noded import logs, settings
 from noded.config import Config
+from noded.daemon.guest import Turns
 from noded.daemon.start import Front
 from noded.edge.bridge import Bridge
 from noded.edge.cri.decode_container import container_config_of
@@ -137,11 +138,12 @@ class Daemon:
         self, loop: asyncio.AbstractEventLoop, loaded: asyncio.Future[None]
     ) -> asyncio.Future[outcome.Outcome[None]]:
         ended: asyncio.Future[outcome.Outcome[None]] = loop.create_future()
+        turns = Turns(loop, lambda error: ended.set_result(outcome.Error(error)))
         trio.lowlevel.start_guest_run(
             self._core,
             loaded,
-            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
-            run_sync_soon_not_threadsafe=loop.call_soon,
+            run_sync_soon_threadsafe=turns.soon_from_any_thread,
+            run_sync_soon_not_threadsafe=turns.soon,
             done_callback=ended.set_result,
             host_uses_signal_set_wakeup_fd=True,
             restrict_keyboard_interrupt_to_checkpoints=True,

@@ -28,6 +28,8 @@ _STATUSES: dict[type[errors.NodedError], Status] = {
 # refuses more than 8 KiB of headers together; a refused trailer would hide the error itself.
 _LONGEST_MESSAGE_BYTES = 2000
 
+_NO_THREAD = "can't start new thread"  # of threading, in every version so far
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -40,7 +42,7 @@ class Outcome:
 
 def outcome_of(error: BaseException) -> Outcome:
     """Map an error, with its notes as further lines, to what the client gets."""
-    leaves = _leaves(error)
+    leaves = [_explained(leaf) for leaf in _leaves(error)]
     first = leaves[0]
     if not all(isinstance(leaf, errors.NodedError) for leaf in leaves):
         first = next(leaf for leaf in leaves if not isinstance(leaf, errors.NodedError))
@@ -64,6 +66,15 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
+
+
+def _explained(error: BaseException) -> BaseException:
+    """The error itself, unless it is what Python says when the kernel has no thread left."""
+    if not isinstance(error, RuntimeError) or str(error) != _NO_THREAD:
+        return error
+    return errors.ResourceExhausted(
+        "no thread can be started: raise TasksMax= of noded's unit, or end processes on this node"
+    )
 
 
 def _notes(error: BaseException) -> list[str]:
