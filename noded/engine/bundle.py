@@ -25,7 +25,7 @@ from noded.engine.handlers import Handlers
 from noded.engine.hook_directories import HookDirectories
 from noded.engine.looks import Looks
 from noded.engine.past import Past, volume_directory
-from noded.engine.pod_files import effective_hostname
+from noded.engine.pod_files import effective_hostname, root_of
 from noded.engine.registry import Registry
 from noded.engine.resource_classes import blockio_of, rdt_of
 from noded.engine.sandbox import PodSandbox
@@ -61,7 +61,7 @@ from noded.spec.inputs import (
     ResolvedMount,
     SpecPolicy,
 )
-from noded.spec.namespaces import pid_mode
+from noded.spec.namespaces import pid_mode, user_namespace
 from noded.spec.pod_features import log_mounts, pod_features
 from noded.spec.policy import spec_policy
 from noded.spec.process import parse_rlimits
@@ -343,12 +343,19 @@ class BundleSpec:
     async def _volumes(self, container: Container, image: Image, rootfs: Path) -> tuple[ImageVolume, ...]:
         """VOLUMEs whose path the image lacks get an empty directory; the others are just there."""
         wanted = {mount.container_path.rstrip("/") for mount in container.record.config.mounts}
+        userns = user_namespace(container.sandbox.record.config)
         volumes = []
+
+        def make(source: Path) -> None:
+            source.mkdir(parents=True, exist_ok=True)
+            if userns is not None:
+                os.chown(source, root_of(userns.uids), root_of(userns.gids))
+
         for path in image.config.volumes:
             if path.rstrip("/") in wanted or await trio.to_thread.run_sync(_exists_beneath, rootfs, path):
                 continue
             source = volume_directory(self._layout.container_data(container.id), path)
-            await trio.Path(source).mkdir(parents=True, exist_ok=True)
+            await trio.to_thread.run_sync(make, source)
             volumes.append(ImageVolume(path, str(source)))
         return tuple(volumes)
 

@@ -78,7 +78,7 @@ class PodDirectory:
             return
         options = f"mode=1777,size={size_bytes}"
         if userns is not None and userns.mode is NamespaceMode.POD and userns.uids:
-            options += f",uid={_root_of(userns.uids)},gid={_root_of(userns.gids)}"
+            options += f",uid={root_of(userns.uids)},gid={root_of(userns.gids)}"
         if label:
             options += f',context="{label}"'
         flags = mounts.MS_NOEXEC | mounts.MS_NOSUID | mounts.MS_NODEV
@@ -115,13 +115,13 @@ def make_private(directory: Path, userns: UserNamespace | None) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if userns is not None and userns.mode is NamespaceMode.POD and userns.gids:
-        os.chown(directory, 0, _root_of(userns.gids))
+        os.chown(directory, 0, root_of(userns.gids))
         directory.chmod(0o710)
     else:
         directory.chmod(0o700)
 
 
-def _root_of(mappings: tuple[IDMapping, ...]) -> int:
+def root_of(mappings: tuple[IDMapping, ...]) -> int:
     """The host id of the namespace's root."""
     return next((mapping.host_id for mapping in mappings if mapping.container_id == 0), 0)
 

@@ -128,6 +128,7 @@ def build(
     working_dir: str = "",
     labels: Mapping[str, str] | None = None,
     stop_signal: str = "",
+    volumes: Sequence[str] = (),
     os_and_architecture: tuple[str, str] | None = None,
 ) -> Image:
     """Build an image of uncompressed layers. `docker` gives a Docker v2 schema 2 manifest."""
@@ -139,6 +140,7 @@ def build(
         ("WorkingDir", working_dir),
         ("Labels", dict(labels or {})),
         ("StopSignal", stop_signal),
+        ("Volumes", {path: {} for path in volumes}),
     ):
         if value:
             process[key] = value
