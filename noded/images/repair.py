@@ -12,6 +12,7 @@ the container.
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -224,15 +225,15 @@ class Repairer:
             os.close(source)
 
     def _artifact_problem(self, image: Image) -> str:
-        """Its files are links to its blobs, which have been looked at."""
+        """Its files are links to its blobs, which have been looked at; or copies of what was one."""
         if not all(self._layers.has(chain_id) for chain_id in image.chain_ids):
             return "its files are missing"
         try:
             for chain_id in image.chain_ids:
                 for file in self._artifact_files(image):
-                    ours = (self._layers.tree(chain_id) / file.path).lstat()
-                    if ours.st_size != self._content.size(file.blob_digest):
-                        return f"its file {file.path!r} has {ours.st_size} bytes"
+                    ours, blob = self._layers.tree(chain_id) / file.path, self._content.path(file.blob_digest)
+                    if not ours.samefile(blob) and not filecmp.cmp(ours, blob, shallow=False):
+                        return f"its file {file.path!r} is not what its blob is"
         except (NodedError, OSError) as error:
             return str(error)
         return ""

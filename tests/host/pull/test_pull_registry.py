@@ -370,6 +370,30 @@ def test_what_a_verification_finds_damaged_is_downloaded_again(node: Node, tmp_p
         node.run(without_registry)
 
 
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_damaged_file_of_an_artifact_is_made_anew(node: Node, registry: Registry, deep: bool) -> None:
+    """It shares its bytes with a blob: another blob must be followed by another file."""
+    name = registry.push(MODEL, "models/damaged", "v1")
+    digest = MODEL.layer_digests[0]
+
+    async def work(puller: Puller, library: Library) -> None:
+        image_id = await puller.pull(name)
+        blob = library.content.path(digest)
+        with blob.open("r+b") as file:  # as a bad disk does it: in place
+            file.write(b"damage") if deep else file.truncate(9)
+        (verdict,) = await Repairer(library, puller.restore).verify(library.own(), deep=deep)
+        assert (verdict.usable, verdict.repaired) == (True, True)
+        ours = tree(library, image_id, 0) / "model.bin"
+        assert ours.read_bytes() == MODEL.blobs[digest]
+        assert ours.samefile(blob)
+        (verdict,) = await Repairer(library, puller.restore).verify(library.own(), deep=True)
+        assert verdict.problems == []
+        await library.remove(image_id)
+
+    node.run(work)
+    assert node.is_empty()
+
+
 @pytest.mark.parametrize("keep_blobs", [True, False])
 def test_images_of_one_tree_keep_the_blobs_of_both(
     tmp_path: Path, registry: Registry, keep_blobs: bool
