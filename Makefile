@@ -28,7 +28,7 @@ test: packages venv lint ## everything: lint, types, generated code, and all tes
 unit: venv ## only the tests that touch no host and need no root
 	$(PYTEST) -m 'not root' $(PYTEST_FLAGS)
 
-fuzz: venv ## the parsers against SECONDS=600 of hostile input each; TARGETS="spdy tar" for some (coverage-guided with atheris installed)
+fuzz: venv ## the parsers against SECONDS=600 of hostile input each, TARGETS="spdy tar" for some; coverage-guided with atheris; tests/fuzz/RESULTS.md
 	nice $(BIN)/python -m tests.fuzz --seconds=$(SECONDS) --seed=$(SEED) $(TARGETS)
 
 lint: venv ## ruff, formatting, mypy, import layers
