@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 
 import grpc
 import pytest
 
 from tests.support import images
+from tests.support.daemon import NodedDaemon
+from tests.support.registry import PASSWORD, USER, Registry
 
 HOST = "registry.example"
 pytestmark = pytest.mark.root
@@ -122,3 +126,27 @@ def test_an_image_goes_from_noded_through_skopeo_and_back_and_runs(daemon, cri, 
 
 def remove(cri, name):
     cri.image.RemoveImage(cri.pb.RemoveImageRequest(image=cri.pb.ImageSpec(image=name)), timeout=20)
+
+
+def test_a_pull_for_a_pod_uses_the_credentials_of_its_namespace(tmp_path):
+    logins = tmp_path / "logins"
+    logins.mkdir()
+    with (
+        Registry(tmp_path / "private", private=True) as private,
+        NodedDaemon(tmp_path, settings={"images": {"auth_dir": logins}}, insecure=[private.host]) as daemon,
+        daemon.client() as cri,
+    ):
+        name = private.push(images.busybox_image(), "team/app", "1")
+        login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        (logins / "team.json").write_text(json.dumps({"auths": {private.host: {"auth": login}}}))
+
+        def pull(namespace):
+            request = cri.pb.PullImageRequest(
+                image=cri.pb.ImageSpec(image=name),
+                sandbox_config=daemon.pod_config(cri, namespace=namespace),
+            )
+            return cri.image.PullImage(request, timeout=30).image_ref
+
+        assert refused(pull, "guests").code() is grpc.StatusCode.PERMISSION_DENIED
+        assert pull("team") == images.busybox_image().id
+        assert refused(pull, "guests").code() is grpc.StatusCode.PERMISSION_DENIED, "here, but not for them"
