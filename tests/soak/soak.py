@@ -124,7 +124,7 @@ def replay(steps: list[Step], layout: Path, directory: Path) -> str:
 
 def _count(outcome: Outcome, player: Player, seconds: float) -> None:
     outcome.seconds = seconds
-    outcome.kinds, outcome.codes = Counter(player.done), Counter(player.codes)
+    outcome.kinds, outcome.codes = Counter(player.done), Counter(player.node.codes)
     outcome.steps, outcome.faults = player.done.total(), player.faults
     outcome.episodes = player.episodes
     if player.world.daemon.running:

@@ -1,0 +1,81 @@
+"""The node that a soak plays with: the running noded, what it must look like, and what was done to it."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.crash.programs import Stand
+from tests.crash.world import World
+from tests.soak.model import NodeModel
+from tests.soak.steps import Step
+
+CALL_SECONDS = 60.0
+CONVERGE_SECONDS = 45.0
+NOBODY = "0" * 64
+Code = grpc.StatusCode
+NETWORK_CODES = {Code.UNAVAILABLE, Code.FAILED_PRECONDITION, Code.DEADLINE_EXCEEDED}
+
+
+class Refused(AssertionError):
+    """The daemon answered otherwise than it must."""
+
+
+class Node:
+    """What the steps of all kinds share.
+
+    Args:
+        bridge: stands before the CNI plugin.
+        second: an OCI layout with another image.
+    """
+
+    def __init__(self, world: World, bridge: Stand, second: Path) -> None:
+        self.world = world
+        self.bridge = bridge
+        self.second = second
+        self.disk = world.daemon.disk  # type: ignore[attr-defined]
+        self.model = NodeModel.empty()
+        self.codes: Counter[str] = Counter()
+        self.away, self.back = threading.Event(), threading.Event()
+        self.lives = 0
+        # Containers whose create was cancelled, perhaps when it was just complete: pod, name, attempt.
+        self.fleeting: set[tuple[str, str, int]] = set()
+        self.forgotten: set[tuple[str, str, int]] = set()  # of them, those that an earlier noded made
+
+    def call(
+        self, method: Any, request: Any, *, seconds: float = CALL_SECONDS
+    ) -> tuple[Code, str, Any, bool]:
+        """Code, message and answer; repeated while noded is away. The last: whether an answer was lost."""
+        lost = False
+        while True:
+            life = self.lives
+            try:
+                answer = method(request, timeout=seconds, wait_for_ready=True)
+                self.codes["OK"] += 1
+                return Code.OK, "", answer, lost
+            except grpc.RpcError as error:
+                if error.code() is Code.UNAVAILABLE and (self.away.is_set() or life != self.lives):
+                    lost = True
+                    assert self.back.wait(CALL_SECONDS), "noded did not come back"
+                    continue
+                self.codes[error.code().name] += 1
+                return error.code(), str(error.details()), None, lost
+
+    def expect(self, step: Step, code: Code, message: str, allowed: set[Code]) -> None:
+        if code not in allowed:
+            names = ", ".join(sorted(one.name for one in allowed))
+            raise Refused(f"{step}: {code.name} ({message}), expected {names}")
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + CONVERGE_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Refused(f"not within {CONVERGE_SECONDS:g} s: {what}")
+            select.select([], [], [], 0.02)
