@@ -1,6 +1,6 @@
 """Where every task and every thread is, as text: what SIGUSR1 asks for.
 
-Secrets are safe: there are names of functions and lines of files in it, no values.
+Secrets are safe: in it are names of functions, lines of files and ids of calls, no values.
 """
 
 from __future__ import annotations
