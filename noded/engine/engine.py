@@ -206,6 +206,7 @@ async def _open(
                 selinux=selinux,
             )
             notifier = SeccompNotifier(layout, cgroups, sandbox_ladder, services)
+            notifier.tell = observers.blocked
             supervisor = Supervisor(services, nri, notifier)
             profiles = SeccompProfiles(artifacts)
             spec = BundleSpec(

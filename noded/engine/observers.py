@@ -46,8 +46,17 @@ class Observers:
     def tell(self, kind: EventKind, sandbox: SandboxView, container: ContainerView | None) -> None:
         """Queue an event for every plugin that observes; `noded.engine.events.Events.observe` calls it."""
         event = event_of(kind, sandbox, container, time.time_ns()) if self._queues else None
-        if event is None:
-            return
+        if event is not None:
+            self._queue(event)
+
+    def blocked(self, sandbox_id: str, container_id: str, call: str) -> None:
+        """Queue that a container's seccomp profile kept a system call out."""
+        if self._queues:
+            self._queue(
+                Event("container_call_blocked", time.time_ns(), sandbox_id, container_id, detail=call)
+            )
+
+    def _queue(self, event: Event) -> None:
         for name, (entrance, _) in self._queues.items():
             try:
                 entrance.send_nowait(event)

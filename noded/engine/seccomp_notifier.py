@@ -63,6 +63,8 @@ class SeccompNotifier:
         self.kill: Callable[[Container], Awaitable[None]] | None = None
         # Told of each blocked call: name, how many more.
         self.observe: Callable[[str, int], None] = lambda name, count: None
+        # Told of each name once for a container: sandbox id, container id, name.
+        self.tell: Callable[[str, str, str], None] = lambda sandbox, container, name: None
 
     # the rung
 
@@ -196,6 +198,7 @@ class SeccompNotifier:
                 self.observe(name, count)
             await trio.to_thread.run_sync(write_told, told, watched.told)
         for name in [name for name in more if name not in before]:
+            self.tell(container.sandbox.id, container.id, name)
             log.warning(
                 "seccomp blocked a system call",
                 syscall=name,

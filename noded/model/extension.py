@@ -27,9 +27,10 @@ class Event:
 
     Args:
         kind: "sandbox_started", "sandbox_stopped", "sandbox_removed", "container_created",
-            "container_started", "container_exited" or "container_removed"; plugins ignore others.
+            "container_started", "container_exited", "container_removed" or "container_call_blocked" (by
+            seccomp, once for each call; where the pod wants that reported); plugins ignore others.
         container_id: "" for an event of the sandbox itself.
-        detail: text for people, e.g. the reason of an exit.
+        detail: text for people, e.g. the reason of an exit; of a blocked call its name.
     """
 
     kind: str

@@ -29,7 +29,7 @@ class Watched:
         self.id = identity
         self.exited = trio.Event()
         self.record = SimpleNamespace(seccomp_mode=mode, key=SimpleNamespace(name="web"))
-        self.sandbox = SimpleNamespace(record=SimpleNamespace(key="pod"))
+        self.sandbox = SimpleNamespace(id="s", record=SimpleNamespace(key="pod"))
 
 
 class World:
@@ -164,8 +164,9 @@ class Counts:
     """The metric: how often each name was told of."""
 
     def __init__(self, world):
-        self.told, self.some = {}, trio.Event()
+        self.told, self.some, self.events = {}, trio.Event(), []
         world.notifier.observe = self.observe
+        world.notifier.tell = lambda *event: self.events.append(event)
 
     def observe(self, name, count):
         self.told[name] = self.told.get(name, 0) + count
@@ -199,6 +200,7 @@ def test_a_look_that_is_overtaken_by_a_later_one_counts_no_call_twice(tmp_path, 
         world.report(container.id, dict.fromkeys(BLOCKED, 3))
         await world.notifier._look(container.id)
         assert counts.told == {"mount": 3}
+        assert counts.events == [("s", container.id, "mount")]
 
     run(tmp_path, play)
 
@@ -220,7 +222,7 @@ def test_a_daemon_after_another_tells_only_what_is_new_and_still_stops_the_conta
         container = Watched("a" * 64)
         world.notifier.watch(container)
         await container.exited.wait()
-        assert counts.told == {}
+        assert (counts.told, counts.events) == ({}, [])
         world.report(container.id, dict.fromkeys(BLOCKED, 2))
         await counts.some.wait()
         assert counts.told == {"mount": 1}

@@ -89,3 +89,21 @@ def test_a_slow_plugin_is_late_for_itself_only_and_memory_stays_bounded():
 
     trio.run(main)
     assert len(hooks.seen) == 3000
+
+
+def test_a_blocked_call_is_an_event_of_its_own():
+    hooks = FakeHooks()
+
+    async def main():
+        observers = Observers(hooks)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(observers.run)
+            observers.blocked("s1", "c1", "mount")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    [event] = hooks.seen
+    assert (event.kind, event.sandbox_id, event.container_id, event.detail, event.exit_code) == (
+        "container_call_blocked", "s1", "c1", "mount", None,
+    )  # fmt: skip
