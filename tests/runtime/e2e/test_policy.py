@@ -24,6 +24,7 @@ BASE = {
 }
 
 
+ZONE = "Etc/GMT-5"
 BLOCKIO = """
 Classes:
   slow:
@@ -64,6 +65,7 @@ def daemon(tmp_path, pushed):
             "shared_cpuset": "1",
             "blockio_config_file": str(tmp_path / "blockio.yaml"),
             "infra_ctr_cpuset": "0",
+            "timezone": ZONE,
             "workloads": {
                 "management": {
                     "activation_annotation": "target.workload/management",
@@ -175,13 +177,13 @@ def test_what_the_administrator_adds_is_seen_in_every_container(daemon, cri, bus
         "grep -c ' /base tmpfs' /proc/mounts; cd /proc/sys/; "
         "cat net/ipv4/ip_local_port_range kernel/shmmni kernel/shmall; "
         "echo $OPENSHIFT_ISOLATED_CPUS,$OPENSHIFT_SHARED_CPUS; "
-        "grep -h Cpus_allowed_list /proc/1/status /proc/self/status"
+        "grep -h Cpus_allowed_list /proc/1/status /proc/self/status; date +%z"
     )
     answer = cri.exec(container, "/bin/sh", "-c", script)
     assert [line.split() for line in answer.stdout.decode().splitlines()] == [
         ["Max", "msgqueue", "size", "4444", "5555", "bytes"], ["yes", "yes"], ["s3cret"], ["1"], ["1"],
         ["2000", "2999"], ["77"], ["5555"], ["0,1"],
-        ["Cpus_allowed_list:", "0"], ["Cpus_allowed_list:", "0-1"],
+        ["Cpus_allowed_list:", "0"], ["Cpus_allowed_list:", "0-1"], ["+0500"],
     ]  # fmt: skip
     (tmp_path / "base.json").write_text('{"process": {"rlimit": []}}')
     with pytest.raises(grpc.RpcError, match=r"runtimes\..*base_spec: .*: process.rlimit: not known"):
