@@ -361,6 +361,7 @@ async def _open(
             if exporter is not None:
                 services.start_soon(exporter.run)
             services.start_soon(reap_orphans)
+            services.start_soon(unpacker.end_idle)
             services.start_soon(observers.run)
             services.start_soon(_diagnose, hooks, host)
             await services.start(network.run)

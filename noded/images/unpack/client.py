@@ -7,10 +7,11 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 import trio
@@ -29,6 +30,7 @@ from noded.images.unpack.zygote import main
 main(int(sys.argv[1]))
 """
 _START_SECONDS = 30.0  # imports from a cold, busy disk
+_IDLE_SECONDS = 60.0  # the pulls of a node's pods come together; a start takes 50 ms
 _KILL_SECONDS = 10.0  # a child in an uninterruptible write may linger
 _MAX_REPORT_BYTES = 128 << 20  # 16 MiB of paths, each byte escaped at worst
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE)
@@ -42,13 +44,17 @@ class Unpacker:
     """Extracts layers in forked children of one zygote process.
 
     `async with Unpacker() as unpacker` or `start` and `aclose`. The zygote is started again when it
-    has died.
+    has died, or was ended by `end_idle`.
 
     Args:
         workers: layers extracted at once; see `worker_count`.
+        idle_seconds: for how long a zygote without work is kept.
     """
 
-    def __init__(self, workers: int = 0) -> None:
+    def __init__(self, workers: int = 0, idle_seconds: float = _IDLE_SECONDS) -> None:
+        self._idle_seconds = idle_seconds
+        self._jobs = 0
+        self._job_ended = trio.Event()
         self._slots = trio.CapacityLimiter(worker_count(workers))
         self._starting = trio.Lock()
         self._sending = trio.Lock()
@@ -115,6 +121,18 @@ class Unpacker:
                     await _end(process)
         log.debug("unpack zygote started", pid=self.pid)
 
+    async def end_idle(self) -> NoReturn:
+        """A service: end the zygote, which takes 4 MB, when it has had no work for a while."""
+        while True:
+            await self._job_ended.wait()
+            self._job_ended = trio.Event()
+            with trio.move_on_after(self._idle_seconds):
+                await self._job_ended.wait()
+                continue
+            async with self._sending:  # nobody hands over a layer meanwhile
+                if not self._jobs:
+                    await self._stop()
+
     async def aclose(self) -> None:
         """End the zygote and whatever it extracts. Idempotent."""
         self._closed = True
@@ -160,7 +178,7 @@ class Unpacker:
             raise InvalidArgument(f"layer {layer} has media type {media_type!r}: noded unpacks tars only")
         if diff_id and not diff_id.startswith("sha256:"):
             raise InvalidArgument(f"layer {layer}: its diff ID is not a sha256 digest")
-        async with self._slots:
+        async with self._slots, self._job():
             answer = await self._run(source_fd, destination, limits or UnpackLimits(), layer)
         if "fault" in answer:
             raise _error(answer, layer)
@@ -170,6 +188,15 @@ class Unpacker:
         if diff_id and report.diff_id != diff_id:
             raise DataLoss(f"layer {diff_id} is damaged: uncompressed it has digest {report.diff_id}")
         return report
+
+    @asynccontextmanager
+    async def _job(self) -> AsyncIterator[None]:
+        self._jobs += 1
+        try:
+            yield
+        finally:
+            self._jobs -= 1
+            self._job_ended.set()
 
     async def _run(self, source: int, destination: Path, limits: UnpackLimits, layer: str) -> dict[str, Any]:
         directory = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

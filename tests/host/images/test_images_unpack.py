@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import zstandard
 
 from noded.errors import DataLoss, InvalidArgument, NodedError, ResourceExhausted
@@ -740,6 +741,38 @@ def test_an_idle_zygote_that_was_killed_is_replaced_unnoticed(tmp_path: Path) ->
                 await unpacker.unpack(blob.fileno(), tmp_path / "out", TAR, "")
 
     trio.run(main)
+
+
+def test_a_zygote_is_ended_when_nothing_is_left_to_extract_and_not_before(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    (tmp_path / "blob").write_bytes(tar(file("f", b"x")))
+
+    async def quick(unpacker: Unpacker, name: str) -> None:
+        (tmp_path / name).mkdir()
+        with (tmp_path / "blob").open("rb") as blob:
+            await unpacker.unpack(blob.fileno(), tmp_path / name, TAR, "")
+        await trio.testing.wait_all_tasks_blocked()  # the service has seen it
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with Unpacker(2, idle_seconds=0) as unpacker, trio.open_nursery() as nursery:
+                nursery.start_soon(unpacker.end_idle)
+                zygote = unpacker.pid
+                async with trio.open_nursery() as blocked:
+                    await start_blocked(unpacker, blocked, tmp_path / "slow", read_end)
+                    await quick(unpacker, "first")
+                    assert unpacker.pid == zygote
+                    os.write(write_end, (tmp_path / "blob").read_bytes())
+                    os.close(write_end)
+                await trio.to_thread.run_sync(wait_gone, zygote)
+                await quick(unpacker, "second")
+                nursery.cancel_scope.cancel()
+        assert (tmp_path / "slow" / "f").read_bytes() == (tmp_path / "second" / "f").read_bytes() == b"x"
+
+    try:
+        trio.run(main)
+    finally:
+        os.close(read_end)
 
 
 def test_a_killed_child_is_reported_and_the_zygote_lives_on(tmp_path: Path) -> None:
