@@ -39,7 +39,8 @@ _PROT_EXEC = 4
 # call that arm64 never had; the C library uses the newer *at form there.
 _SYSTEM_CALLS = {
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "stat": (4, -1), "fstat": (5, 80), "lstat": (6, -1),
-    "poll": (7, -1), "ppoll": (271, 73), "lseek": (8, 62), "munmap": (11, 215), "brk": (12, 214),
+    "statfs": (137, 43), "poll": (7, -1), "ppoll": (271, 73), "lseek": (8, 62), "munmap": (11, 215),
+    "brk": (12, 214),
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "pread64": (17, 67),
     "pwrite64": (18, 68), "readv": (19, 65), "writev": (20, 66), "sched_yield": (24, 124),
     "mremap": (25, 216), "madvise": (28, 233), "dup": (32, 23), "dup2": (33, -1), "dup3": (292, 24),

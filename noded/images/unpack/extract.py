@@ -73,6 +73,7 @@ class Extractor:
             DIRECTORY: self._directory,
         }
         os.umask(0)
+        self._block_bytes = os.statvfs(b".").f_frsize
         self._metadata = Metadata()
 
     def run(self) -> UnpackReport:
@@ -139,13 +140,15 @@ class Extractor:
             self._tree.inodes += 1
             if entry.segments is None:
                 self._copy(fd, entry.size)
+                # As the kernel would say: blocks are reserved, not allocated yet. stat(2) takes Python long.
+                self._tree.used_bytes += entry.size + -entry.size % self._block_bytes
             else:
                 os.ftruncate(fd, entry.length)
                 for offset, size in entry.segments:
                     os.lseek(fd, offset, os.SEEK_SET)
                     self._copy(fd, size)
+                self._tree.used_bytes += os.fstat(fd).st_blocks * BLOCK_BYTES
             self._metadata.set_open_file(fd, entry)
-            self._tree.used_bytes += os.fstat(fd).st_blocks * BLOCK_BYTES
         finally:
             os.close(fd)
 

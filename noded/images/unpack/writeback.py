@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 
-# Large enough for few, long writes; small files are left to the syncfs of the whole image.
-WRITEBACK_BYTES = 1 << 20
+# So much at a time, for few, long writes; smaller files are left to the syncfs of the whole image.
+WRITEBACK_BYTES = 8 << 20
 
 _SYNC_FILE_RANGE_WRITE = 2
 _libc = ctypes.CDLL(None)
