@@ -15,14 +15,20 @@ if TYPE_CHECKING:  # imported with the first request: a daemon that pulls nothin
     import urllib3
 
 MAX_POOLS: Final = 64  # hosts whose connections are kept open
+_MAX_CONTEXTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _ContextKey:
+    insecure: bool
+    files: tuple[tuple[Path, int], ...]  # certificate files with their mtime_ns, so that a change is seen
 
 
 @dataclass(frozen=True, slots=True)
 class _PoolKey:
     host: str
-    insecure: bool
     proxy: str
-    files: tuple[tuple[Path, int], ...]  # certificate files with their mtime_ns, so that a change is seen
+    tls: _ContextKey | None  # None: neither the host nor the proxy has TLS
 
 
 class Pools:
@@ -35,23 +41,40 @@ class Pools:
     def __init__(self, certs_dirs: tuple[Path, ...]) -> None:
         self._certs_dirs = certs_dirs
         self._pools: dict[_PoolKey, urllib3.PoolManager] = {}
+        # They outlive the connections: reading a system's certificates takes 20 ms, each time that kubelet
+        # asks whether an image is still what its registry has.
+        self._contexts: dict[_ContextKey, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     def of(self, host: str, proxy: str, files: TLSFiles | None, *, insecure: bool) -> urllib3.PoolManager:
         """Connections to a host with these certificates; None = without TLS."""
+        tls = files is not None or proxy.startswith("https:")
         if files is None:
             files = TLSFiles()
         elif files == TLSFiles():
             files = tls_files(host, self._certs_dirs)
-        names = [*files.authorities, *(name for pair in files.client for name in pair)]
-        key = _PoolKey(host if names else "", insecure, proxy, tuple((name, _mtime(name)) for name in names))
+        own = [*files.authorities, *(name for pair in files.client for name in pair)]
+        names = own if insecure else [*own, *_system_authorities()]
+        context = _ContextKey(insecure, tuple((name, _mtime(name)) for name in names)) if tls else None
+        key = _PoolKey(host if own else "", proxy, context)
         with self._lock:
             pool = self._pools.get(key)
             if pool is None:
                 if len(self._pools) >= MAX_POOLS:
                     _close_idle(self._pools.pop(next(iter(self._pools))))
-                pool = self._pools[key] = _new_pool(proxy, _tls_context(files, insecure=insecure))
+                pool = self._pools[key] = _new_pool(proxy, self._context(context, files))
         return pool
+
+    def _context(self, key: _ContextKey | None, files: TLSFiles) -> ssl.SSLContext | None:
+        if key is None:
+            return None
+        context = self._contexts.get(key)
+        if context is None:
+            context = _tls_context(files, insecure=key.insecure)
+            if len(self._contexts) >= _MAX_CONTEXTS:
+                self._contexts.pop(next(iter(self._contexts)))
+            self._contexts[key] = context
+        return context
 
     def close(self) -> None:
         """Close idle connections."""
@@ -69,7 +92,7 @@ def _close_idle(manager: urllib3.PoolManager) -> None:
     manager.clear()
 
 
-def _new_pool(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
+def _new_pool(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
     import urllib3
 
     from noded.images.leashed_pools import PlainPool, TLSPool
@@ -77,7 +100,7 @@ def _new_pool(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
     # An operator asked for it with `insecure = true`; saying so at each request helps nobody.
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     options: dict[str, Any] = {"num_pools": 16, "maxsize": 16, "ssl_context": context}
-    if context.verify_mode == ssl.CERT_NONE:
+    if context is not None and context.verify_mode == ssl.CERT_NONE:
         options |= {"cert_reqs": "CERT_NONE", "assert_hostname": False}
     if not proxy:
         manager = urllib3.PoolManager(**options)
@@ -95,10 +118,12 @@ def _new_pool(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
 
 
 def _tls_context(files: TLSFiles, *, insecure: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()
     if insecure:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    else:
+        context = ssl.create_default_context()
     name = Path()
     try:
         for name in files.authorities:
@@ -108,6 +133,12 @@ def _tls_context(files: TLSFiles, *, insecure: bool) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise InvalidArgument(f"{name} cannot be used for TLS: {error}") from error
     return context
+
+
+def _system_authorities() -> list[Path]:
+    """Where OpenSSL has the certificates that it trusts by itself: a file, a directory, or both."""
+    paths = ssl.get_default_verify_paths()
+    return [Path(name) for name in (paths.cafile, paths.capath) if name]
 
 
 def _mtime(name: Path) -> int:
