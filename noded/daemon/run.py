@@ -102,7 +102,8 @@ class Daemon:
                 await self._serve_cadvisor(stack, self._engine)
             methods = all_methods(self._bridge, self._engine, streaming)
             server.serve(methods, observe=self._engine.metrics.rpc, record=self._engine.recorder.begin)
-            self._notifier.ready("serving")
+            if not stopping.is_set():  # told to end while it started: nobody is to count on it
+                self._notifier.ready("serving")
             log.info(
                 "serving",
                 socket=str(self._front.socket),
