@@ -51,7 +51,7 @@ def conform(critest: str, tmp_path: Path, seed: int) -> Callable[..., None]:
                     daemon,
                     tmp_path,
                     seed=seed + run,
-                    arguments=[f"-runtime-handler={handler}", f"-nri-socket={daemon.nri_socket}"],
+                    arguments=[f"-runtime-handler={handler}"],
                 )
         outcome = Counter(spec.status for spec in specs)
         print(f"{handler}, seed {seed + run}: {dict(outcome)}")

@@ -146,6 +146,9 @@ def run(
 ) -> list[Spec]:
     """Run the validation specs once, with no retries; every spec of the report."""
     report = directory / "critest.xml"
+    options = subprocess.run([critest, "-help"], capture_output=True, text=True, check=False, timeout=60)
+    if "-nri-socket" in options.stdout + options.stderr:  # since v1.37; earlier ones have no specs of NRI
+        arguments = [*arguments, f"-nri-socket={daemon.nri_socket}"]
     command = [
         critest,
         f"-runtime-endpoint={daemon.address}",
