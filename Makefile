@@ -45,7 +45,7 @@ regen: venv ## write the generated files anew: noded/proto from proto/, the exam
 prove: packages venv roots ## the full counts of every test, part by part and resumable; writes RESULTS.md (root)
 	$(ISOLATE) $(BIN)/python -m tests.support.prove --seed $(SEED) $(PARTS)
 
-soak: packages venv ## random calls and faults for SECONDS (600), checked against a model; tests/soak/RESULTS.md (root)
+soak: packages venv ## random calls and faults for SECONDS (600), checked against a model, in parts that add up; SOAK_FLAGS=--pace=1 for hours in the background; tests/soak/RESULTS.md (root)
 	$(ISOLATE) $(BIN)/python -m tests.soak --seed $(SEED) --seconds $(or $(SECONDS),600) $(SOAK_FLAGS)
 
 bench: ## noded beside containerd and the floor, with a table of ratios; BENCH=quick for a short run (root)
