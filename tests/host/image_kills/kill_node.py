@@ -175,7 +175,8 @@ def kill_rounds(node: Node, kind: str, rounds: int, rng: random.Random) -> None:
                 error.add_note(f"round {number}: {kind} of {name}, killed after {moment:.3f} s")
                 raise
     print(f"calls ended by the kill, or before it: {seen}")
-    assert seen["unfinished"], "no kill hit anything"
+    # Of a few rounds all may come too late, on a machine that was slower when the work was timed.
+    assert rounds < 20 or seen["unfinished"] > rounds // 4, "the kills hit next to nothing"
 
 
 def kill_during(daemon: NodedDaemon, work: Callable[[], Any], moment: float) -> bool:
