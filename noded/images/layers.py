@@ -15,11 +15,10 @@ into place, so that a name in layers/ is a promise that survives a power loss.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -27,25 +26,21 @@ import trio
 
 from noded.errors import FailedPrecondition, NotFound
 from noded.host import files
-from noded.images.artifacts import make_files
 from noded.images.compare import first_difference
 from noded.images.content import ContentStore
 from noded.images.decrypt.keys import DecryptionKeys
-from noded.images.extraction import Extraction, fresh_tree
-from noded.images.filesystem import sync_filesystem, tree_usage
-from noded.images.inherit import inherit_metadata, mark_opaque
+from noded.images.extraction import Extraction
+from noded.images.filesystem import sync_filesystem
 from noded.images.layer_record import (
-    OWN_BYTES,
-    OWN_INODES,
     RECORD,
     TREE,
     LayerRecord,
     home_name,
     read_records,
 )
-from noded.images.redirect import Shape, follow_lower_links
+from noded.images.staged_layer import StagedLayer, assembled, extracted, settle
 from noded.images.unpack.client import Unpacker
-from noded.images.unpack.limits import UnpackLimits, UnpackReport
+from noded.images.unpack.limits import UnpackLimits
 from noded.model.image import LayerRef
 from noded.wire.artifact import ArtifactFile
 
@@ -53,13 +48,6 @@ log = structlog.get_logger(__name__)
 
 MERGED = "merged"  # what a storage driver made of this layer and those below; goes with the layer
 _NAME = re.compile(r"(?P<removed>removed-)?(?P<hex>[0-9a-f]{64})(?(removed)-[0-9a-f]+)\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class _Staged:
-    record: LayerRecord
-    implied: tuple[str, ...]
-    opaque: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +73,7 @@ class LayerStore:
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._extraction = Extraction(unpacker, limits or UnpackLimits(), keys or DecryptionKeys(None))
         self._records = {record.chain_id: record for record in read_records(directory)}
-        self._staged: dict[str, _Staged] = {}
+        self._staged: dict[str, StagedLayer] = {}
         self._locks: dict[str, trio.Lock] = {}
         self._publishing = trio.Lock()
 
@@ -141,8 +129,9 @@ class LayerStore:
             staging = self._staging / home_name(layer.chain_id)
             try:
                 report = await self._extraction.run(layer, source_fd, staging / TREE)
-                await trio.to_thread.run_sync(mark_opaque, staging / TREE, report.opaque)
-                self._staged[layer.chain_id] = _Staged(_record(layer, report), report.implied, report.opaque)
+                self._staged[layer.chain_id] = await trio.to_thread.run_sync(
+                    extracted, layer, staging / TREE, report
+                )
             finally:
                 if layer.chain_id not in self._staged:
                     with trio.CancelScope(shield=True):  # local work of bounded size
@@ -176,16 +165,9 @@ class LayerStore:
                     return
                 staging = self._staging / home_name(chain_id)
                 try:
-                    used = await trio.to_thread.run_sync(_assemble, staging / TREE, wanted, content)
-                    record = LayerRecord(
-                        chain_id=chain_id,
-                        diff_id=chain_id,
-                        blob_digest="",
-                        entries=len(wanted),
-                        used_bytes=used[0] + OWN_BYTES,
-                        used_inodes=used[1] + OWN_INODES,
+                    self._staged[chain_id] = await trio.to_thread.run_sync(
+                        assembled, chain_id, staging / TREE, wanted, content
                     )
-                    self._staged[chain_id] = _Staged(record, (), ())
                 finally:
                     if chain_id not in self._staged:
                         with trio.CancelScope(shield=True):
@@ -206,29 +188,13 @@ class LayerStore:
             copy = self._staging / f"removed-{home_name(layer.chain_id)}-{os.urandom(8).hex()}"
             try:
                 report = await self._extraction.run(layer, source_fd, copy / TREE)
-                await trio.to_thread.run_sync(
-                    self._finish_copy, copy / TREE, report, [self.tree(lower) for lower in reversed(below)]
-                )
+                again = await trio.to_thread.run_sync(extracted, layer, copy / TREE, report)
+                lowers = [self.tree(lower) for lower in reversed(below)]
+                await trio.to_thread.run_sync(settle, copy / TREE, again.shape, lowers)
                 return await trio.to_thread.run_sync(first_difference, self.tree(layer.chain_id), copy / TREE)
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(files.remove_tree, copy)
-
-    def _finish_copy(self, tree: Path, report: UnpackReport, lowers: Sequence[Path]) -> None:
-        mark_opaque(tree, report.opaque)
-        shape = follow_lower_links(tree, Shape(report.implied, report.opaque), lowers)
-        inherit_metadata(tree, shape.implied, shape.opaque, lowers)
-
-    def _settled(self, tree: Path, staged: _Staged, lowers: Sequence[Path]) -> _Staged:
-        """Fit a tree to the layers below it, which are known only now. Repeating it changes nothing."""
-        before = Shape(staged.implied, staged.opaque)
-        shape = follow_lower_links(tree, before, lowers)
-        inherit_metadata(tree, shape.implied, shape.opaque, lowers)
-        if shape == before:
-            return staged
-        used_bytes, inodes = tree_usage(tree)
-        record = replace(staged.record, used_bytes=used_bytes + OWN_BYTES, used_inodes=inodes + OWN_INODES)
-        return _Staged(record, shape.implied, shape.opaque)
 
     async def publish(self, layers: Sequence[LayerRef]) -> None:
         """Make the layers of an image complete and durable: one syncfs, then the names.
@@ -262,9 +228,9 @@ class LayerStore:
                 continue
             new.append(chain_id)
             home = self._staging / home_name(chain_id)
-            staged = self._staged[chain_id] = self._settled(home / TREE, staged, lowers)
+            staged = self._staged[chain_id] = staged.settled(home / TREE, lowers)
             # Not durable one by one: the syncfs below covers them all.
-            files.publish(home / RECORD, _encode(staged), mode=0o600, durable=False)
+            files.publish(home / RECORD, staged.encoded(), mode=0o600, durable=False)
             lowers.insert(0, home / TREE)
         sync_filesystem(self.directory)
         for chain_id in new:
@@ -352,24 +318,3 @@ class LayerStore:
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._locks.pop(chain_id, None)
-
-
-def _record(layer: LayerRef, report: UnpackReport) -> LayerRecord:
-    return LayerRecord(
-        chain_id=layer.chain_id,
-        diff_id=report.diff_id,
-        blob_digest=layer.blob_digest,
-        entries=report.entries,
-        used_bytes=report.used_bytes + OWN_BYTES,
-        used_inodes=report.used_inodes + OWN_INODES,
-        opaque_root="" in report.opaque,
-    )
-
-
-def _encode(staged: _Staged) -> bytes:
-    return json.dumps({**asdict(staged.record), "implied": staged.implied}).encode()
-
-
-def _assemble(tree: Path, wanted: Sequence[ArtifactFile], content: ContentStore) -> tuple[int, int]:
-    fresh_tree(tree)
-    return make_files(tree, [(file.path, content.path(file.blob_digest)) for file in wanted])

@@ -23,12 +23,12 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
     return sock
 
 
-class _Leashed:
-    """Makes a urllib3 connection connect by trio and hang on the leash of the call that uses it."""
+class _Plain(HTTPConnection):
+    """Connects by trio and hangs on the leash of the call that uses it."""
 
     lifeline: Lifeline | None = None
 
-    def _new_conn(self: Any) -> socket.socket:
+    def _new_conn(self) -> socket.socket:
         seconds = self.timeout if isinstance(self.timeout, int | float) else DEFAULT_CONNECT_SECONDS
         sock: socket.socket = trio.from_thread.run(_connect, self.host, self.port, seconds)
         self.lifeline = Lifeline(sock)
@@ -38,21 +38,17 @@ class _Leashed:
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.lifeline is not None and getattr(self, "sock", None) is not None:
             LEASH.get().hold(self.lifeline)
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        super().request(*args, **kwargs)
 
     def close(self) -> None:
-        super().close()  # type: ignore[misc]
+        super().close()
         if self.lifeline is not None:
             self.lifeline.abandon()
             self.lifeline = None
 
 
-class _Plain(_Leashed, HTTPConnection):
-    pass
-
-
-class _TLS(_Leashed, HTTPSConnection):
-    pass
+class _TLS(_Plain, HTTPSConnection):
+    """The same, with TLS on top."""
 
 
 class PlainPool(HTTPConnectionPool):

@@ -54,6 +54,7 @@ class Effect:
 
 
 _LAYERS = "noded.images.layers"
+_STAGED = "noded.images.staged_layer"
 _LIBRARY = "noded.images.library:Library"
 _CONTENT = "noded.images.content"
 _ROWS = "noded.store.images:ImageRows"
@@ -69,8 +70,8 @@ EFFECTS = (
     Effect("pull", "manifest-blob", "noded.images.download:Downloads.keep", _PULL, explained=True),
     Effect("unpack", "directory", "noded.images.extraction:fresh_tree", _PULL),
     Effect("unpack", "extract", "noded.images.unpack.client:Unpacker.unpack", _PULL, explained=True),
-    Effect("unpack", "opaque", f"{_LAYERS}:mark_opaque", _PULL),
-    Effect("commit", "settle", f"{_LAYERS}:LayerStore._settled", _PULL),
+    Effect("unpack", "opaque", f"{_STAGED}:mark_opaque", _PULL),
+    Effect("commit", "settle", f"{_STAGED}:StagedLayer.settled", _PULL),
     Effect("commit", "sync", f"{_LAYERS}:sync_filesystem", _PULL, explained=True),
     Effect("commit", "rename", f"{_LAYERS}:LayerStore._commit", _PULL),
     Effect("commit", "layers", f"{_LAYERS}:LayerStore.publish", _PULL, explained=True),

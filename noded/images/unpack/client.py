@@ -94,7 +94,8 @@ class Unpacker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             control = trio.socket.from_stdlib_socket(ours)
-            process = None
+            process: trio.Process | None = None
+            started = False
             try:
                 process = await trio.lowlevel.open_process(
                     [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *_import_paths()],
@@ -113,12 +114,12 @@ class Unpacker:
                 if answer != READY:
                     raise Unavailable("the unpack process ended at its start: its message is in the log")
                 self._process, self._control = process, control
-                process = control = None  # type: ignore[assignment]
+                started = True
             finally:
-                if control is not None:
+                if not started:
                     control.close()
-                if process is not None:
-                    await _end(process)
+                    if process is not None:
+                        await _end(process)
         log.debug("unpack zygote started", pid=self.pid)
 
     async def end_idle(self) -> NoReturn:

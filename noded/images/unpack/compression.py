@@ -134,8 +134,8 @@ class LayerStream:
 
     def _zstd(self, head: bytes) -> Iterator[bytes]:
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-        source = _Replay(head, self._read)
-        reader = decompressor.stream_reader(source, read_size=_READ_BYTES, read_across_frames=True)  # type: ignore[arg-type]
+        source: Any = _Replay(head, self._read)  # the stub asks for a whole file, the reader for read() alone
+        reader = decompressor.stream_reader(source, read_size=_READ_BYTES, read_across_frames=True)
         while True:
             try:
                 data = reader.read(CHUNK_BYTES)
