@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from tests.soak.containers import Containers
-from tests.soak.model import ABSENT, NOT_READY, READY, RUNNING, ContainerModel, PodModel
-from tests.soak.node import CALL_SECONDS, NOBODY, Code, Node, Refused
+from tests.soak.model import ABSENT, NOT_READY, READY, RUNNING, ContainerModel
+from tests.soak.node import CALL_SECONDS, Code, Node, Refused
 from tests.soak.pods import Pods
 from tests.soak.steps import Step
 
@@ -104,17 +104,13 @@ class Interruptions:
             if self.node.model.cni_broken in ("DEL", "both") and not pod.host_network:
                 pod.half_made = pod.owing = True
                 pod.may_be = {ABSENT, NOT_READY}
-                self._settled_rollback(pod)
+                self.node.settled()  # a rollback that fails has failed, so that the pod is seen
             else:
                 pod.in_flux = True
+                self.node.given_up.add((pod.uid, pod.attempt))
         elif inner.kind == "create" and container.may_be == {ABSENT} and pod.is_(READY):
             self.node.fleeting.add((pod.identity, container.name, container.attempt))
             container.attempt += 1
-
-    def _settled_rollback(self, pod: PodModel) -> None:
-        """Wait until a rollback that fails has failed, so that the pod is seen, or has succeeded."""
-        stop = self.node.world.cri.pb.StopPodSandboxRequest(pod_sandbox_id=NOBODY)
-        self.node.call(self.node.world.cri.runtime.StopPodSandbox, stop)
 
     def deadline(self, step: Step) -> None:
         """A deadline that passes, then the retry: it joins the work or finds its result."""
@@ -190,11 +186,11 @@ class Interruptions:
         Nor does a new noded know which of them a client was told of.
         """
         self.node.forgotten |= self.node.fleeting
+        self.node.ghosts |= self.node.given_up
         for pod in self.node.model.pods:
-            pod.forgotten |= pod.in_flux
             if pod.half_made:
                 pod.may_be = {ABSENT, NOT_READY}
 
     def reload(self, step: Step) -> None:
         self.node.world.daemon.reload()
-        self.node.world.settled()
+        self.node.settled()

@@ -68,7 +68,6 @@ class PodModel:
     owing: bool = False
     half_made: bool = False
     in_flux: bool = False
-    forgotten: bool = False  # by a noded that died: the next one shows it going
     gone_ids: list[str] = field(default_factory=list)
     containers: list[ContainerModel] = field(default_factory=list)
 

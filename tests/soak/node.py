@@ -48,6 +48,9 @@ class Node:
         # Containers whose create was cancelled, perhaps when it was just complete: pod, name, attempt.
         self.fleeting: set[tuple[str, str, int]] = set()
         self.forgotten: set[tuple[str, str, int]] = set()  # of them, those that an earlier noded made
+        # The same of pods: uid, attempt. What a noded that died was taking back, the next one shows going.
+        self.given_up: set[tuple[str, int]] = set()
+        self.ghosts: set[tuple[str, int]] = set()
 
     def call(
         self, method: Any, request: Any, *, seconds: float = CALL_SECONDS
@@ -72,6 +75,23 @@ class Node:
         if code not in allowed:
             names = ", ".join(sorted(one.name for one in allowed))
             raise Refused(f"{step}: {code.name} ({message}), expected {names}")
+
+    def pods(self) -> list[Any]:
+        """The pods that are listed, but for those that are going and no client was told of."""
+        cri = self.world.cri  # which may be away: this is asked for in the middle of a crash, too
+        code, message, answer, _ = self.call(cri.runtime.ListPodSandbox, cri.pb.ListPodSandboxRequest())
+        assert code is Code.OK, message
+        ready = cri.pb.SANDBOX_READY
+        return [
+            one
+            for one in answer.items
+            if one.state == ready or (one.metadata.uid, one.metadata.attempt) not in self.ghosts
+        ]
+
+    def settled(self) -> None:
+        """Every cancel of a client has reached the core, and noded has looked at the node."""
+        cri = self.world.cri
+        self.call(cri.runtime.StopPodSandbox, cri.pb.StopPodSandboxRequest(pod_sandbox_id=NOBODY))
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + CONVERGE_SECONDS

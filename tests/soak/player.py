@@ -117,7 +117,7 @@ class Player:
         self.breakage.remove_image(Step("remove_image"))
         self.checks.check()
         self.node.until(lambda: not self.node.world.cri.containers(), "no container is left")
-        assert self.node.world.cri.pods() == []
+        self.node.until(lambda: not self.node.world.cri.pods(), "no pod is left")
         assert self.node.world.cri.containers() == []
 
     def do(self, step: Step) -> None:

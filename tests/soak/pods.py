@@ -121,11 +121,11 @@ class Pods:
         if not (pod.in_flux or pod.half_made):
             return
         if pod.in_flux:
-            self.node.world.settled()  # the cancel has reached the core: it does not become ready any more
+            self.node.settled()  # the cancel has reached the core: it does not become ready any more
             self.node.until(
                 lambda: self._seen_pod(pod) is None, f"the cancelled create of pod {pod.number} is undone"
             )
-            pod.in_flux = pod.forgotten = False
+            pod.in_flux = False
             pod.attempt += 1
             return
         seen = self._seen_pod(pod)
@@ -134,4 +134,4 @@ class Pods:
         pod.identity = seen.id if seen else ""
 
     def _seen_pod(self, pod: PodModel) -> Any:
-        return next((one for one in self.node.world.cri.pods() if one.metadata.uid == pod.uid), None)
+        return next((one for one in self.node.pods() if one.metadata.uid == pod.uid), None)
