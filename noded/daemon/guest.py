@@ -1,25 +1,33 @@
-"""Keeps trio going as a guest of asyncio when the kernel has no thread for it.
+"""trio as a guest of asyncio in one thread, without a thread between them.
 
-trio's guest mode waits for I/O in a worker thread, and starts one when none is idle. Where that fails (a pids
-cgroup is full, or memory) trio's turn raises in a callback of asyncio, which logs it, and the core never gets
-another turn. Here such a turn is made up for a moment later, without a thread, until there is one again.
+Theory of operation. `trio.lowlevel.start_guest_run` waits for trio's events in a worker thread, because
+it knows nothing of its host: each wait costs two switches between threads and two wake-ups through
+sockets, and where the kernel has no thread left (a pids cgroup is full, or memory) the core gets no turn
+any more. On Linux an epoll descriptor can be watched like any other: asyncio watches trio's, and a timer
+stands for trio's next deadline. So both loops wait in one system call.
 
-This needs to know trio's `GuestState`, which is not public. If it is not as known, the core counts as
-failed, and the process ends for the service manager to start it anew.
+trio has no public door for this. What is used of its `GuestState` is looked at first; where that is not as
+expected, the guest runs as trio runs it, which is slower. A turn that fails, which is a defect of trio's,
+counts as a failed core, and the process ends for the service manager to start it anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
+from typing import Any
 
 import outcome
 import structlog
-from trio._core._run import GuestState
+import trio
+from sniffio import thread_local as sniffio_library
 
 log = structlog.get_logger(__name__)
 
-_AGAIN_SECONDS = 0.05  # between turns while there is no thread: what the core waits for comes that much later
+# Turns that trio may take before asyncio has one, while it need not wait. What a worker thread has done
+# takes two: one of them to hear of it.
+_STRAIGHT_TURNS = 4
 
 
 class Turns:
@@ -32,44 +40,87 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop, failed: Callable[[BaseException], None]) -> None:
         self._loop = loop
         self._failed = failed
-        self._starved = False
+        self._guest: Any = None
+        self._poll: Callable[[float], list[tuple[int, int]]]
+        self._epoll = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting = False
 
     def soon(self, turn: Callable[[], object]) -> None:
-        """`run_sync_soon_not_threadsafe` of `trio.lowlevel.start_guest_run`."""
-        self._loop.call_soon(self._take, turn)
+        """`run_sync_soon_not_threadsafe` of `trio.lowlevel.start_guest_run`.
+
+        Its first call begins the turns that are given here, and there is no other.
+        """
+        if self._guest is None and self._know(getattr(turn, "__self__", None)):
+            self._loop.call_soon(self._turn)
+        else:
+            self._loop.call_soon(self._other_turn, turn)
 
     def soon_from_any_thread(self, turn: Callable[[], object]) -> None:
         """`run_sync_soon_threadsafe` of `trio.lowlevel.start_guest_run`."""
-        self._loop.call_soon_threadsafe(self._take, turn)
+        self._loop.call_soon_threadsafe(self._other_turn, turn)
 
-    def _take(self, turn: Callable[[], object]) -> None:
+    def _know(self, guest: Any) -> bool:
+        try:
+            epoll, self._poll = guest.runner.io_manager._epoll, guest.runner.io_manager.get_events
+            known = (
+                isinstance(epoll, select.epoll)
+                and isinstance(guest.runner.guest_tick_scheduled, bool)
+                and callable(guest.unrolled_run_gen.send)
+                and callable(guest.done_callback)
+            )
+        except AttributeError:
+            known = False
+        if not known:
+            log.info("trio waits for its events in a thread", reason="its inside is not as expected")
+            return False
+        self._guest, self._epoll = guest, epoll.fileno()
+        self._loop.add_reader(self._epoll, self._ready)
+        return True
+
+    def _other_turn(self, turn: Callable[[], object]) -> None:
         try:
             turn()
-        except RuntimeError as error:  # threading's, for want of a thread
-            state = _state_of(turn)
-            if state is None or state.runner.guest_tick_scheduled:
-                self._failed(error)
-                raise
-            if not self._starved:
-                self._starved = True
-                log.error("no thread for the core: raise TasksMax= or end processes", error=str(error))
-            self._loop.call_later(_AGAIN_SECONDS, self._take_without_thread, state)
         except BaseException as error:
             self._failed(error)
             raise
-        else:
-            self._starved = False
 
-    def _take_without_thread(self, state: GuestState) -> None:
-        state.unrolled_run_next_send = outcome.capture(state.runner.io_manager.get_events, 0)
-        state.runner.guest_tick_scheduled = True
-        self._take(state.guest_tick)
+    def _ready(self) -> None:
+        if self._waiting:
+            self._turn()
 
+    def _turn(self) -> None:
+        runner = self._guest.runner
+        self._waiting = False
+        runner.guest_tick_scheduled = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        before, sniffio_library.name = sniffio_library.name, "trio"
+        try:
+            for _ in range(_STRAIGHT_TURNS):
+                timeout = outcome.capture(self._poll, 0).send(self._guest.unrolled_run_gen)
+                if timeout > 0:
+                    break
+        except StopIteration:
+            self._end(runner.main_task_outcome)
+            return
+        except trio.TrioInternalError as error:
+            self._end(outcome.Error(error))
+            return
+        except BaseException as error:
+            self._loop.remove_reader(self._epoll)
+            self._failed(error)
+            raise
+        finally:
+            sniffio_library.name = before
+        if timeout <= 0:
+            self._loop.call_soon(self._turn)
+            return
+        runner.guest_tick_scheduled = False
+        self._waiting = True
+        self._timer = self._loop.call_later(timeout, self._turn)
 
-def _state_of(turn: Callable[[], object]) -> GuestState | None:
-    """Whose turn it is: a method of the state, or a function made in one."""
-    cells = getattr(turn, "__closure__", None) or ()
-    for holder in (getattr(turn, "__self__", None), *(cell.cell_contents for cell in cells)):
-        if isinstance(holder, GuestState):
-            return holder
-    return None
+    def _end(self, result: outcome.Outcome[Any]) -> None:
+        self._loop.remove_reader(self._epoll)
+        self._guest.done_callback(result)
