@@ -12,10 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
-import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, FailedPrecondition, NodedError, Unavailable
+from noded.host.program import run_program
 from noded.network.answer import Answer, refusal
 from noded.network.conflist import is_plugin_type
 from noded.network.orphans import OWNER, Adopted
@@ -34,16 +32,11 @@ log = structlog.get_logger(__name__)
 # Plugins call iptables, ip, nft and the like by name.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_ROOT = Path("/")
+
 # A result is a few kB; the bounds keep a mad plugin from eating the daemon's memory.
 _STDOUT_LIMIT_BYTES = 1 << 20
 _STDERR_LIMIT_BYTES = 64 << 10
-
-# How long a child that outlives its plugin may keep the plugin's pipes before they are dropped.
-# All that the plugin itself wrote is in the pipes when it exits.
-_DRAIN_SECONDS = 1.0
-
-# A killed process is gone at once unless it hangs in the kernel; it is then left to init.
-_KILL_SECONDS = 5.0
 
 # A plugin file that an installer still writes cannot be run (ETXTBSY): wait that long for it.
 _BUSY_SECONDS = 5.0
@@ -141,38 +134,20 @@ class Plugins:
 
 
 async def _run(path: Path, environment: Mapping[str, str], stdin: bytes, adopted: Adopted) -> Answer:
-    process = await _spawn(path, environment)
-    stdout = _Tail(_STDOUT_LIMIT_BYTES, keep_head=True)
-    stderr = _Tail(_STDERR_LIMIT_BYTES)
-    try:
-        async with trio.open_nursery() as pipes:
-            pipes.start_soon(_feed, process, stdin)
-            pipes.start_soon(_collect, process.stdout, stdout)
-            pipes.start_soon(_collect, process.stderr, stderr)
-            await process.wait()
-            pipes.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
-    finally:
-        await _end(process)
-        if process.returncode is not None:
-            adopted.collect(process.pid)
-    if process.returncode is None:
-        raise Unavailable(f"CNI plugin {path} cannot be killed: it hangs in the kernel (pid {process.pid})")
-    return Answer(process.returncode, bytes(stdout.data), bytes(stderr.data), stdout_cut=stdout.cut)
-
-
-async def _spawn(path: Path, environment: Mapping[str, str]) -> trio.Process:
     give_up_at = trio.current_time() + _BUSY_SECONDS
     while True:
         try:
-            return await trio.lowlevel.open_process(
+            done = await run_program(
                 [str(path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
+                environment=environment,
+                stdin=stdin,
+                cwd=_ROOT,
+                new_session=True,
+                stdout_limit_bytes=_STDOUT_LIMIT_BYTES,
+                stderr_limit_bytes=_STDERR_LIMIT_BYTES,
+                collect=adopted.collect,
             )
+            return Answer(done.returncode, done.stdout, done.stderr, stdout_cut=done.stdout_cut)
         except OSError as error:
             if error.errno != errno.ETXTBSY or trio.current_time() >= give_up_at:
                 raise _unrunnable(path, error) from error
@@ -188,36 +163,6 @@ def _unrunnable(path: Path, error: OSError) -> NodedError:
     return Unavailable(f"CNI plugin {path} cannot be run: {error.strerror}")
 
 
-async def _feed(process: trio.Process, data: bytes) -> None:
-    assert process.stdin is not None
-    async with process.stdin:
-        # A plugin may exit without having read its configuration.
-        with suppress(trio.BrokenResourceError):
-            await process.stdin.send_all(data)
-
-
-async def _collect(stream: trio.abc.ReceiveStream | None, into: _Tail) -> None:
-    assert stream is not None
-    async with stream:
-        async for chunk in stream:
-            into.add(chunk)
-
-
-async def _end(process: trio.Process) -> None:
-    """Kill the process group unless the plugin has ended by itself, and drop the pipes."""
-    with trio.move_on_after(_KILL_SECONDS, shield=True):
-        if process.returncode is None:
-            # Not reaped yet, so the number still belongs to this group.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                await stream.aclose()
-        await process.wait()
-    if process.returncode is None:
-        log.error("cni_plugin_unkillable", pid=process.pid, cure="it hangs in the kernel; look at its stack")
-
-
 def _trace(type_: str, invocation: Invocation, answer: Answer) -> None:
     log.debug(
         "cni_plugin",
@@ -228,23 +173,3 @@ def _trace(type_: str, invocation: Invocation, answer: Answer) -> None:
         returncode=answer.returncode,
         stderr=answer.stderr[-2000:].decode("utf-8", "replace"),
     )
-
-
-class _Tail:
-    """A bounded buffer: keeps the first bytes (`keep_head`) or the last ones, drops the rest."""
-
-    def __init__(self, limit: int, *, keep_head: bool = False) -> None:
-        self.data = bytearray()
-        self.cut = False
-        self._limit = limit
-        self._keep_head = keep_head
-
-    def add(self, chunk: bytes | bytearray) -> None:
-        self.data += chunk
-        excess = len(self.data) - self._limit
-        if excess > 0:
-            self.cut = True
-            if self._keep_head:
-                del self.data[self._limit :]
-            else:
-                del self.data[:excess]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,16 @@ import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, Unavailable
+from noded.host.program import run_program
 from noded.tracing.spans import span
 
 _log = structlog.get_logger(__name__)
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# How long a killed command may take to disappear: a process in uninterruptible sleep never does.
-_DEATH_SECONDS = 5.0
+# Statistics and states are some kB; a list of many containers is never asked for.
+_STDOUT_LIMIT_BYTES = 16 << 20
+_STDERR_LIMIT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +115,13 @@ async def run(
     started = trio.current_time()
     with trio.move_on_after(timeout_seconds) as scope:
         try:
-            done = await trio.run_process(
-                list(argv),
+            done = await run_program(
+                argv,
+                environment=clean_environment(environment),
                 stdin=stdin,
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
                 cwd=cwd,
-                env=clean_environment(environment),
-                process_group=0,
-                deliver_cancel=_kill_group,
+                stdout_limit_bytes=_STDOUT_LIMIT_BYTES,
+                stderr_limit_bytes=_STDERR_LIMIT_BYTES,
             )
         except OSError as error:
             raise Unavailable(f"cannot run {argv[0]}: {error.strerror or error}") from error
@@ -133,19 +131,9 @@ async def run(
             code=done.returncode,
             seconds=round(trio.current_time() - started, 3),
         )
-        return Completed(done.returncode, done.stdout or b"", done.stderr or b"")
+        return Completed(done.returncode, done.stdout, done.stderr)
     assert scope.cancelled_caught
     raise DeadlineExceeded(f"{' '.join(argv)} did not finish within {timeout_seconds:g} s and was killed")
-
-
-async def _kill_group(process: trio.Process) -> None:
-    """trio's `deliver_cancel`: the whole group, since runtimes fork helpers that hold the pipes."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    with trio.move_on_after(_DEATH_SECONDS):
-        await process.wait()
 
 
 def spawn(
