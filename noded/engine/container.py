@@ -43,6 +43,7 @@ class Container:
         self._rows = rows
         self._events = events
         self._commit_lock = trio.Lock()
+        self._later: dict[str, Any] = {}
         self.record = record
         self.sandbox = sandbox
         self.ref = TaskRef(id=record.id, sandbox_id=sandbox.id, bundle=bundle, cgroup=record.cgroup)
@@ -77,6 +78,10 @@ class Container:
         """Whether clients see it: not before it is made, nor on its way down if none was told of it."""
         return self.made and (self.claim.held or self.view.state is ContainerState.CREATED)
 
+    def commit_later(self, **changes: Any) -> None:
+        """Change record fields with the next `commit`: of what a daemon that dies before can do without."""
+        self._later.update(changes)
+
     async def commit(self, **changes: Any) -> None:
         """Make changed record fields durable, then visible. Not cancellable half-way."""
         with trio.CancelScope(shield=True):
@@ -98,9 +103,10 @@ class Container:
         return first
 
     async def _commit(self, **changes: Any) -> None:
-        record = replace(self.record, **changes)
+        record = replace(self.record, **{**self._later, **changes})
         check_step(CONTAINER_STEPS, self.record.intent, record.intent)
         await self._rows.update(record)
+        self._later = {}
         old, self.record = self.record, record
         self.view = self._view()
         for kind in container_events(old, record):

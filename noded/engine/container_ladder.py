@@ -184,6 +184,8 @@ class ContainerLadder:
             )
 
     async def _volumes_down(self, container: Container) -> None:
+        if not any(container.record.volume_images):
+            return
         await self._volumes.unmount_all(container.id)
 
     # checkpoint: the files that a container to be restored had written, and the images of its processes
@@ -213,9 +215,12 @@ class ContainerLadder:
         if container.record.restore:
             await self._restores.check_mounts(container, spec)
         data = json.dumps(spec, separators=(",", ":")).encode()
-        path = container.ref.bundle / "config.json"
-        await trio.to_thread.run_sync(lambda: files.publish(path, data, 0o600, durable=False))
-        await container.commit(user=user, resources=resources)
+        # Bundles are on a tmpfs: a thread would cost more than the write.
+        files.publish(container.ref.bundle / "config.json", data, 0o600, durable=False)
+        # Only a status tells it, and of a container that is complete. But the CPUs are tuned by resources.
+        container.commit_later(user=user)
+        if resources != container.record.resources:
+            await container.commit(resources=resources)
 
     async def _spec_down(self, container: Container) -> None:
         """Nothing: the file goes with the bundle."""

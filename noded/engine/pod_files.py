@@ -84,13 +84,16 @@ class PodDirectory:
         flags = mounts.MS_NOEXEC | mounts.MS_NOSUID | mounts.MS_NODEV
         mounts.mount("shm", target, "tmpfs", flags, options)
 
-    async def write_hosts(self, record: SandboxRecord, hostname: str, *, label: str = "") -> None:
+    async def write_hosts(
+        self, record: SandboxRecord, ips: tuple[str, ...], hostname: str, *, label: str = ""
+    ) -> None:
         """Write the hosts file, once the pod's addresses are known."""
-        text = hosts(record.ips, hostname)
+        text = hosts(ips, hostname)
         if record.config.host_network and await trio.Path(_HOSTS).exists():
             text = await trio.Path(_HOSTS).read_text(errors="replace")
-        path = self._layout.pod(record.id) / "hosts"
-        await trio.to_thread.run_sync(_publish, path, text, label)
+        await trio.lowlevel.checkpoint()
+        # On a tmpfs, and some lines long: a thread would cost more than the write.
+        _publish(self._layout.pod(record.id) / "hosts", text, label)
 
     async def remove(self, sandbox_id: str) -> None:
         """Unmount and delete everything of the pod. Idempotent."""

@@ -10,6 +10,7 @@ import trio
 from noded.engine.claims import Claim
 from noded.engine.events import EventKind, Events, sandbox_events
 from noded.model.lifecycle import SANDBOX_STEPS, SandboxIntent, check_step, sandbox_state
+from noded.model.network import Attachment, AttachmentResult
 from noded.model.records import SandboxRecord
 from noded.model.runtime import Runtime, Sandbox
 from noded.model.timeline import Subject
@@ -28,6 +29,7 @@ class PodSandbox:
         self._rows = rows
         self._events = events
         self._commit_lock = trio.Lock()
+        self._later: dict[str, Any] = {}
         self.record = record
         self.stage = ""
         self.lock = trio.Lock()
@@ -62,13 +64,30 @@ class PodSandbox:
     def ready(self) -> bool:
         return self.record.intent is SandboxIntent.READY
 
+    @property
+    def attachment_results(self) -> tuple[AttachmentResult, ...]:
+        """What the CNI plugins answered, recorded already or not."""
+        results: tuple[AttachmentResult, ...] = self._later.get("results", self.record.results)
+        return results
+
+    @property
+    def attached(self) -> tuple[Attachment, ...]:
+        """The attachments whose DEL is owed as far as this process knows."""
+        attachments: tuple[Attachment, ...] = self._later.get("attachments", self.record.attachments)
+        return attachments
+
+    def commit_later(self, **changes: Any) -> None:
+        """Change record fields with the next `commit`: of what a daemon that dies before can do without."""
+        self._later.update(changes)
+
     async def commit(self, **changes: Any) -> None:
         """Make changed record fields durable, then visible. Not cancellable half-way."""
         with trio.CancelScope(shield=True):
             async with self._commit_lock:
-                record = replace(self.record, **changes)
+                record = replace(self.record, **{**self._later, **changes})
                 check_step(SANDBOX_STEPS, self.record.intent, record.intent)
                 await self._rows.update(record)
+                self._later = {}
                 old, self.record = self.record, record
                 self.view = self._view()
                 for kind in sandbox_events(old, record):

@@ -29,6 +29,7 @@ from noded.model.lifecycle import SandboxIntent
 from noded.model.network import AttachmentResult
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode, PodConfig
+from noded.model.records import addresses
 from noded.model.runtime import Runtime, RuntimeFeatures, SandboxRef, SandboxStart
 from noded.network.network import Network
 from noded.spec.infra import infra_spec
@@ -193,18 +194,25 @@ class SandboxLadder:
             results: list[AttachmentResult] = []
             for attachment in attachments:
                 results.append(await self._network.add(attachment))
-            await sandbox.commit(results=tuple(results))
+            # Without them a DEL is right, too, as after an ADD that a dying daemon did not see the end of.
+            sandbox.commit_later(results=tuple(results))
+            if self._nri.enabled:  # plugins are told the addresses before the pod is ready
+                await sandbox.commit()
+        ips = addresses(sandbox.attachment_results)
         label = self._labels(sandbox).mount
-        await self._files.write_hosts(sandbox.record, self.hostname(sandbox), label=label)
+        await self._files.write_hosts(sandbox.record, ips, self.hostname(sandbox), label=label)
 
     async def _network_down(self, sandbox: PodSandbox) -> None:
-        record = sandbox.record
-        if not record.attachments:
+        attachments = sandbox.attached
+        if not attachments:
             return
-        results: tuple[AttachmentResult | None, ...] = record.results or (None,) * len(record.attachments)
-        for attachment, result in reversed(list(zip(record.attachments, results, strict=True))):
+        results: tuple[AttachmentResult | None, ...] = sandbox.attachment_results or (None,) * len(
+            attachments
+        )
+        for attachment, result in reversed(list(zip(attachments, results, strict=True))):
             await self._network.delete(attachment, result)
-        await sandbox.commit(attachments=(), results=())
+        # What is not recorded is done again: a DEL may be repeated.
+        sandbox.commit_later(attachments=(), results=())
 
     # runtime
 

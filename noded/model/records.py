@@ -8,8 +8,8 @@ within the limits that the migration's `oldest_reader` sets.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from noded.model.container import ContainerConfig, ContainerKey, ContainerUser
@@ -27,6 +27,11 @@ class Owed:
     tries: int
     stage: str
     last_error: str
+
+
+def addresses(results: Sequence[AttachmentResult]) -> tuple[str, ...]:
+    """Pod addresses in the order that the first network reported them."""
+    return results[0].ips if results else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +62,15 @@ class SandboxRecord:
     @property
     def ips(self) -> tuple[str, ...]:
         """Pod addresses in the order that the first network reported them."""
-        return self.results[0].ips if self.results else ()
+        return addresses(self.results)
 
     def facts(self) -> str:
         return json.dumps(
             {
                 "complete": self.complete,
-                "attachments": [asdict(attachment) for attachment in self.attachments],
-                "results": [asdict(result) for result in self.results],
-                "owed": asdict(self.owed) if self.owed else None,
+                "attachments": [_fields(attachment) for attachment in self.attachments],
+                "results": [_fields(result) for result in self.results],
+                "owed": _fields(self.owed) if self.owed else None,
                 "overhead": _resources_to_json(self.overhead),
                 "resources": _resources_to_json(self.resources),
                 "cgroup_prefix": self.cgroup_prefix,
@@ -118,10 +123,10 @@ class ContainerRecord:
                 "cgroup": self.cgroup,
                 "log_path": self.log_path,
                 "stop_signal": self.stop_signal,
-                "user": asdict(self.user) if self.user else None,
+                "user": _fields(self.user) if self.user else None,
                 "pid": self.pid,
                 "started_at_ns": self.started_at_ns,
-                "exited": asdict(self.exited) if self.exited else None,
+                "exited": _fields(self.exited) if self.exited else None,
                 "resources": _resources_to_json(self.resources),
                 "seccomp_artifact": self.seccomp_artifact,
                 "seccomp_blob": self.seccomp_blob,
@@ -182,10 +187,16 @@ def _attachment(data: Mapping[str, Any]) -> Attachment:
     return Attachment(**known, cni_args=tuple((key, value) for key, value in data["cni_args"]))
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a value with slots. Unlike `dataclasses.asdict` it copies nothing that is in them."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
 def _resources_to_json(resources: Resources | None) -> dict[str, Any] | None:
     if resources is None:
         return None
-    return asdict(resources) | {"unified": dict(resources.unified)}
+    pages = [_fields(limit) for limit in resources.hugepage_limits]
+    return _fields(resources) | {"unified": dict(resources.unified), "hugepage_limits": pages}
 
 
 def _resources_from_json(data: Mapping[str, Any] | None) -> Resources | None:

@@ -2,7 +2,8 @@
 
 Theory of operation. All statements run in a single worker thread, one after another, so there is
 never a lock conflict and the event loop never waits for the disk. WAL with synchronous=FULL makes
-a returned commit survive power loss. Each migration records the oldest reader that still
+a returned commit survive power loss. What is asked while the disk is busy shares the next commit: one
+flush for all; each fails or succeeds by itself. Each migration records the oldest reader that still
 understands the file; an older noded refuses to open it and names the version to install.
 
 A full disk must not keep pods from being stopped and removed, which is what frees it. So some free
@@ -17,8 +18,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import outcome
 import trio
 
 from noded.errors import DataLoss, FailedPrecondition, NodedError, ResourceExhausted, Unavailable
@@ -48,6 +50,16 @@ class Migration:
     statements: tuple[str, ...]
 
 
+class _Job:
+    """One transaction that was asked for, and how it ended."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], object], adds: bool) -> None:
+        self.work = work
+        self.adds = adds
+        self.turn = trio.Event()
+        self.outcome: outcome.Outcome[Any] | None = None  # with `turn` set and None: it leads the next batch
+
+
 class Database:
     """An open database; `run` executes a function on the connection in the writer thread."""
 
@@ -55,6 +67,8 @@ class Database:
         self._connection = connection
         self._path = path
         self._limiter = trio.CapacityLimiter(1)
+        self._waiting: list[_Job] = []
+        self._busy = False
 
     @classmethod
     async def open(cls, path: Path, migrations: Sequence[Migration]) -> Database:
@@ -73,11 +87,70 @@ class Database:
 
         Raises: what `work` raises; ResourceExhausted on a full disk, Unavailable when the disk fails or
             another program holds the file, DataLoss when the file is damaged.
-        Cancellation: waits for the statement in progress; a cancelled caller's work is either
+        Cancellation: waits for the commit in progress and its own; a cancelled caller's work is either
         fully committed or not started.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        job = _Job(work, adds)
+        self._waiting.append(job)
+        with trio.CancelScope(shield=True):
+            if self._busy:
+                await job.turn.wait()
+            if job.outcome is None:
+                await self._lead()
+        assert job.outcome is not None
+        result: T = job.outcome.unwrap()
+        return result
 
-        return await trio.to_thread.run_sync(self._transaction, work, adds, limiter=self._limiter)
+    async def _lead(self) -> None:
+        """Have all that waits done at once; the first of those that came meanwhile leads the next batch."""
+        self._busy = True
+        batch, self._waiting = self._waiting, []
+        try:
+            await trio.to_thread.run_sync(self._transactions, batch, limiter=self._limiter)
+        except Exception as error:  # no thread could be started, say
+            for job in batch:
+                job.outcome = job.outcome or outcome.Error(error)
+        for job in batch:
+            job.turn.set()
+        self._busy = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].turn.set()
+
+    def _transactions(self, batch: Sequence[_Job]) -> None:
+        if len(batch) > 1 and self._together(batch):
+            return
+        for job in batch:
+            job.outcome = outcome.capture(self._transaction, job.work, job.adds)
+
+    def _together(self, batch: Sequence[_Job]) -> bool:
+        """Do all in one transaction; False when nothing of it was done, for want of room or for a failure."""
+        outcomes: list[outcome.Outcome[object]] = []
+
+        def work(connection: sqlite3.Connection) -> None:
+            for job in batch:
+                connection.execute("SAVEPOINT job")
+                try:
+                    outcomes.append(outcome.Value(job.work(connection)))
+                except sqlite3.OperationalError:
+                    raise
+                except Exception as error:
+                    connection.execute("ROLLBACK TO job")
+                    explained = error
+                    if isinstance(error, sqlite3.DatabaseError):
+                        explained = _explained(error, self._path)
+                    outcomes.append(outcome.Error(explained))
+                connection.execute("RELEASE job")
+
+        try:
+            if any(job.adds for job in batch):
+                self._need_room()
+            _commit(self._connection, work)
+        except (sqlite3.DatabaseError, ResourceExhausted, OSError):
+            return False
+        for job, ended in zip(batch, outcomes, strict=True):
+            job.outcome = ended
+        return True
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T], adds: bool) -> T:
         if adds:

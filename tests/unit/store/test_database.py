@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 import trio
+import trio.testing
 
 from noded.errors import DataLoss, FailedPrecondition, Unavailable
 from noded.store.database import Database, Migration
@@ -115,3 +116,74 @@ def test_a_file_damaged_while_in_use_is_data_loss(tmp_path):
     (tmp_path / "db").write_bytes(bytes(data))
     with pytest.raises(DataLoss, match="is damaged"):
         use(tmp_path / "db", insert("b"))
+
+
+def test_what_is_asked_at_once_is_committed_at_once_and_each_ends_by_itself(tmp_path):
+    """One transaction for the writer that came first, one for all that waited for it."""
+    commits = []
+
+    async def work(database):
+        database._connection.set_trace_callback(
+            lambda statement: commits.append(statement) if statement.startswith("COMMIT") else None
+        )
+        refused = []
+
+        async def add(identity):
+            try:
+                await insert(identity)(database)
+            except sqlite3.IntegrityError as error:
+                refused.append((identity, str(error)))
+
+        async def told_to_fail():
+            def half(sql):
+                sql.execute("INSERT INTO pods (id) VALUES ('half')")
+                raise ValueError("told to fail")
+
+            with pytest.raises(ValueError, match="told to fail"):
+                await database.run(half)
+
+        async with trio.open_nursery() as nursery:
+            for identity in ("a", "b", "c"):
+                nursery.start_soon(add, identity)
+            nursery.start_soon(told_to_fail)
+        await add("b")
+        return await ids(database), refused
+
+    found, refused = use(tmp_path / "db", work)
+    assert found == ["a", "b", "c"]
+    assert refused == [("b", "UNIQUE constraint failed: pods.id")]
+    assert len(commits) <= 2 + 1  # the last one reads
+
+
+def test_a_batch_with_work_that_the_database_refuses_is_done_one_by_one(tmp_path):
+    async def work(database):
+        ends = {}
+
+        async def run(name, statement):
+            try:
+                await database.run(lambda sql: sql.execute(statement))
+                ends[name] = "done"
+            except sqlite3.OperationalError as error:
+                ends[name] = str(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, "first", "INSERT INTO pods (id) VALUES ('a')")
+            nursery.start_soon(run, "second", "INSERT INTO pods (id) VALUES ('b')")
+            nursery.start_soon(run, "bad", "INSERT INTO nowhere VALUES (1)")
+        return ends, await ids(database)
+
+    ends, found = use(tmp_path / "db", work)
+    assert ends == {"first": "done", "second": "done", "bad": "no such table: nowhere"}
+    assert found == ["a", "b"]
+
+
+def test_one_who_gives_up_while_waiting_is_done_all_the_same(tmp_path):
+    async def work(database):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(insert("a"), database)
+            nursery.start_soon(insert("b"), database)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        return await ids(database)
+
+    assert use(tmp_path / "db", work) == ["a", "b"]
