@@ -102,32 +102,25 @@ class Conmon:
             )
         stage = "starting the monitor"
         with trio.move_on_after(create.deadline_seconds) as scope, _pipes() as pipes:
-            with span("start conmon"):
-                monitor = await self._spawn(create, pipes)
+            begun: list[TaskRecord] = []
             try:
-                record = TaskRecord(log_path=create.log_path, monitor=monitor)
-                write_record(create.ref.bundle, record)
-                if create.monitor_cgroup:
-                    stage = f"moving the monitor to cgroup {create.monitor_cgroup}"
-                    try:
-                        with span("move conmon to its cgroup"):
-                            await trio.to_thread.run_sync(self._move, create.monitor_cgroup, monitor.pid)
-                    except NotFound as error:  # it ended at once, and said why: no log directory
-                        raise self._silent(create, error, pipes) from error
-                pipes.start_byte()
+                # Not abandoned on cancel, so the pid is never lost.
+                await trio.to_thread.run_sync(self._begin, create, pipes, begun)
+                (record,) = begun
                 stage = f"waiting for {self.runtime_name} create"
                 with span(f"{self.runtime_name} create"):
                     reply = await pipes.read_reply()
                     pid = self._pid(create, reply, pipes)
                 if create.oom_score_adj is not None:
-                    self._protect(monitor, create.oom_score_adj)
+                    self._protect(record.monitor, create.oom_score_adj)
                 init = ProcessIdentity.of(pid)
                 if init is not None:
                     write_record(create.ref.bundle, replace(record, init=init))
                 return pid
             except BaseException as error:
                 # A monitor that reported a failure ends by itself; every other one is killed.
-                await self._end(monitor, error)
+                for one in begun:
+                    await self._end(one.monitor, error)
                 raise
         assert scope.cancelled_caught
         raise DeadlineExceeded(
@@ -135,20 +128,32 @@ class Conmon:
             f"stopped while {stage}"
         )
 
-    async def _spawn(self, create: TaskCreate, pipes: _Pipes) -> ProcessIdentity:
+    def _begin(self, create: TaskCreate, pipes: _Pipes, begun: list[TaskRecord]) -> None:
+        """Start the monitor, record it, put it into its cgroup, and let it act. Blocks some milliseconds."""
+        with span("start conmon"):
+            monitor = self._spawn(create, pipes)
+        record = TaskRecord(log_path=create.log_path, monitor=monitor)
+        begun.append(record)
+        write_record(create.ref.bundle, record)
+        if create.monitor_cgroup:
+            try:
+                with span("move conmon to its cgroup"):
+                    self._move(create.monitor_cgroup, monitor.pid)
+            except NotFound as error:  # it ended at once, and said why: no log directory
+                raise self._silent(create, error, pipes) from error
+        pipes.start_byte()
+
+    def _spawn(self, create: TaskCreate, pipes: _Pipes) -> ProcessIdentity:
         environment = {**self.command.environment, **create.environment, **pipes.environment}
         if len(os.fsencode(create.ref.bundle)) + _CONSOLE_NAME_BYTES <= _SOCKET_PATH_BYTES:
             environment["TMPDIR"] = str(create.ref.bundle)
         try:
-            # Not abandoned on cancel, so the pid is never lost.
-            pid = await trio.to_thread.run_sync(
-                lambda: spawn(
-                    self.argv(create),
-                    environment=environment,
-                    cwd=create.ref.bundle,
-                    stderr=pipes.stderr_write,
-                    pass_fds=pipes.inherited,
-                )
+            pid = spawn(
+                self.argv(create),
+                environment=environment,
+                cwd=create.ref.bundle,
+                stderr=pipes.stderr_write,
+                pass_fds=pipes.inherited,
             )
         except OSError as error:
             raise Unavailable(
@@ -164,8 +169,11 @@ class Conmon:
         return identity
 
     def _move(self, place: str, pid: int) -> None:
-        self.cgroups.create(place)
-        self.cgroups.attach(place, pid)
+        try:
+            self.cgroups.attach(place, pid)
+        except NodedError:  # somebody else's broom, or the process is gone, which the second try says, too
+            self.cgroups.create(place)
+            self.cgroups.attach(place, pid)
 
     def _pid(self, create: TaskCreate, reply: bytes, pipes: _Pipes) -> int:
         verb = "create" if create.restore_from is None else "restore"
