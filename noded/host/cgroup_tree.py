@@ -12,6 +12,7 @@ from pathlib import Path
 
 from noded.errors import FailedPrecondition
 from noded.host import cgroup_stats, libc
+from noded.host.small_files import read_small, write_small
 
 # A cgroup whose last process has just been reaped can be busy a moment longer, and v1 has no event
 # for its end: between two tries wait this long, within the caller's bound.
@@ -20,6 +21,12 @@ SETTLE_SECONDS = 0.01
 
 def tree(path: Path) -> list[Path]:
     """Return `path` and all cgroups below it, deepest first; what vanishes meanwhile is left out."""
+    try:
+        # A directory has one link for each directory below it, one in its parent, and its own.
+        if os.stat(path).st_nlink == 2:
+            return [path]
+    except FileNotFoundError:
+        return []
     found = []
     for directory, _, _ in os.walk(path, topdown=False, onerror=None):
         found.append(Path(directory))
@@ -28,7 +35,7 @@ def tree(path: Path) -> list[Path]:
 
 def read_pids(directory: Path) -> set[int]:
     try:
-        return cgroup_stats.parse_pids((directory / "cgroup.procs").read_text())
+        return cgroup_stats.parse_pids(read_small(directory / "cgroup.procs").decode())
     except FileNotFoundError:
         return set()
     except OSError as error:
@@ -112,8 +119,8 @@ def _enable(control: Path, controllers: list[str]) -> None:
 def copy_cpuset(parent: Path, child: Path) -> None:
     """A new v1 cpuset is empty and takes no process until it has CPUs and memory nodes."""
     for name in ("cpuset.cpus", "cpuset.mems"):
-        if not (child / name).read_text().strip():
-            (child / name).write_text((parent / name).read_text())
+        if not read_small(child / name).strip():
+            write_small(child / name, read_small(parent / name))
 
 
 def some(pids: Iterable[int]) -> str:

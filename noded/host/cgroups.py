@@ -19,6 +19,7 @@ from pathlib import Path
 from noded.errors import FailedPrecondition, NotFound, Unavailable
 from noded.host import cgroup_names, cgroup_stats, cgroup_tree, libc, systemd_units
 from noded.host.cgroup_hierarchies import Hierarchy, detect, parse_own, read_hierarchies
+from noded.host.small_files import write_small
 from noded.model.host import CgroupDriver, CgroupMode
 
 __all__ = ["Cgroups", "detect", "own"]
@@ -114,7 +115,7 @@ class Cgroups:
             path = hierarchy.path(cgroup_names.checked_place(place))
             what = f"cannot move process {pid} into the cgroup {path}"
             try:
-                (path / "cgroup.procs").write_text(str(pid))
+                write_small(path / "cgroup.procs", str(pid).encode())
             except FileNotFoundError:
                 raise NotFound(f"{what}: no such cgroup") from None
             except ProcessLookupError:
@@ -302,6 +303,6 @@ def _write_quietly(path: Path | None, text: str) -> None:
     if path is None:
         return
     try:
-        path.write_text(text)
+        write_small(path, text.encode())
     except OSError:  # gone, or no freezer: the caller's loop sees whether processes are left
         return

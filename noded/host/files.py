@@ -75,8 +75,13 @@ def link(path: Path, target: str) -> None:
 
 def remove_temporaries(directory: Path) -> None:
     """Remove what a crash in the middle of `publish` left in a directory. Only while nobody publishes."""
-    for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
+            (directory / name).unlink(missing_ok=True)
 
 
 def write_all(fd: int, data: bytes) -> None:

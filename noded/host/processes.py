@@ -17,6 +17,7 @@ import trio
 
 from noded.errors import NotFound, Unavailable
 from noded.host import libc
+from noded.host.small_files import read_small
 
 log = structlog.get_logger(__name__)
 
@@ -55,10 +56,10 @@ def parse_capabilities(mask: int) -> frozenset[str]:
 
 def _read_stat(pid: int) -> tuple[str, int, int] | None:
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        content = read_small(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return parse_stat(text)
+    return parse_stat(content.decode(errors="replace"))
 
 
 def start_time(pid: int) -> int | None:

@@ -26,6 +26,8 @@ def remove_tree(path: Path) -> None:
 
     Raises: FailedPrecondition naming what is mounted there, before anything is removed; others by errno.
     """
+    if not os.path.lexists(path):
+        return
     if is_mountpoint(path):
         raise _mounted(path)
     below = mounts_below(path)

@@ -35,7 +35,7 @@ from noded.runtimes.killing import (
     wait_dead,
     wait_gone,
 )
-from noded.runtimes.records import EXEC_PREFIX, read_pid_file
+from noded.runtimes.records import EXEC_PREFIX, names_in, read_pid_file
 
 _log = structlog.get_logger(__name__)
 
@@ -265,8 +265,9 @@ class _Running:
         self.stdout.close()
         self.stderr.close()
         # A runtime that was killed leaves the temporary file of its pid file.
-        for path in (*self.bundle.glob(f"{self._stem}*"), *self.bundle.glob(f".{self._stem}*")):
-            path.unlink(missing_ok=True)
+        for name in names_in(self.bundle):
+            if name.removeprefix(".").startswith(self._stem):
+                (self.bundle / name).unlink(missing_ok=True)
 
 
 class _Capture:

@@ -114,6 +114,9 @@ class OciRuntime:
         return OciSandbox(await self._parts(strict=False), ref)
 
     async def destroy_sandbox(self, ref: SandboxRef) -> None:
+        if not ref.bundle.exists():  # made before all else of an infra container: there was none
+            await trio.lowlevel.checkpoint()
+            return
         parts = await self._parts(strict=False)
         await parts.teardown.delete(infra_task(ref))
         # Last: it tells which cgroup to clean.

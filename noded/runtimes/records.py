@@ -16,12 +16,16 @@ Bundles live on a tmpfs: a record never outlives a boot, so a start time identif
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from noded.host.files import publish
 from noded.host.processes import ProcessIdentity
+from noded.host.small_files import read_small
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
@@ -58,6 +62,7 @@ LEFTOVERS = (
     "stats-restore",
     "descriptors.json",
 )
+_LEFTOVER = re.compile("|".join(map(fnmatch.translate, LEFTOVERS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def read_record(bundle: Path) -> TaskRecord | None:
     Raises: OSError when it cannot be read now, which says nothing about the task.
     """
     try:
-        data = (bundle / TASK_FILE).read_bytes()
+        data = read_small(bundle / TASK_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -134,4 +139,17 @@ def read_pid_file(path: Path) -> int | None:
 
 def runtime_state(root: Path, task_id: str) -> list[Path]:
     """What a runtime keeps about a task below its root: a directory ID, or files ID_sandbox:SANDBOX.*."""
-    return [*root.glob(f"{task_id}*")]
+    return [root / name for name in names_in(root) if name.startswith(task_id)]
+
+
+def names_in(directory: Path) -> list[str]:
+    """What is in a directory, nothing where there is none. Raises: OSError."""
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def leftovers(bundle: Path) -> list[Path]:
+    """What is there of `LEFTOVERS`."""
+    return [bundle / name for name in names_in(bundle) if _LEFTOVER.fullmatch(name)]

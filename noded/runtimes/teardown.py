@@ -28,7 +28,7 @@ from noded.runtimes.command import CommandLine
 from noded.runtimes.failures import ending, plain_words
 from noded.runtimes.killing import is_stopped, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.monitor import Exits
-from noded.runtimes.records import LEFTOVERS, read_record, runtime_state
+from noded.runtimes.records import leftovers, names_in, read_record, runtime_state
 
 _log = structlog.get_logger(__name__)
 
@@ -142,10 +142,12 @@ class Teardown:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        found = [path for pattern in LEFTOVERS for path in ref.bundle.glob(pattern)]
+        found = leftovers(ref.bundle)
         remove_temporaries(ref.bundle)
+        exits = self.exits.directory
         # glib writes ID.XXXXXX and renames it.
-        for path in (*found, self.exits.path(ref.id), *self.exits.directory.glob(f"{ref.id}.*")):
+        written = (name for name in names_in(exits) if name == ref.id or name.startswith(f"{ref.id}."))
+        for path in (*found, *(exits / name for name in written)):
             path.unlink(missing_ok=True)
 
     async def _find_monitors(self, ref: TaskRef) -> list[ProcessIdentity]:
