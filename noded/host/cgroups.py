@@ -19,7 +19,7 @@ from pathlib import Path
 from noded.errors import FailedPrecondition, NotFound, Unavailable
 from noded.host import cgroup_names, cgroup_stats, cgroup_tree, libc, systemd_units
 from noded.host.cgroup_hierarchies import Hierarchy, detect, parse_own, read_hierarchies
-from noded.host.small_files import write_small
+from noded.host.small_files import read_small, write_small
 from noded.model.host import CgroupDriver, CgroupMode
 
 __all__ = ["Cgroups", "detect", "own"]
@@ -122,6 +122,28 @@ class Cgroups:
                 raise NotFound(f"{what}: no such process") from None
             except OSError as error:
                 raise libc.os_error(error, what) from None
+
+    def enter(self, place: str) -> bool:
+        """Move the calling thread into the cgroup, so that what it starts is there from the beginning.
+
+        To move another process the kernel waits until nobody can fork, an RCU grace period of some 10 ms; a
+        thread that moves itself does not (cgroup_procs_write_start()). Call it in a thread that ends soon.
+
+        Returns: False where threads have no cgroups of their own (v2, scopes of systemd) or the cgroup is not
+            there, or frozen, as the thread would be; then it may be in some of the hierarchies.
+        """
+        place = cgroup_names.checked_place(place)
+        if self.mode is CgroupMode.V2 or self._scope(place):
+            return False
+        freezer = self.directory(place, "freezer")
+        try:
+            if freezer is not None and read_small(freezer / "freezer.state").strip() != b"THAWED":
+                return False
+            for hierarchy in self._used:
+                write_small(hierarchy.path(place) / "tasks", b"0")
+        except OSError:
+            return False
+        return True
 
     def procs(self, place: str) -> set[int]:
         """Return the pids in the cgroup and all below it; empty when it does not exist."""

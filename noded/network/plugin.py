@@ -123,6 +123,7 @@ class Plugins:
     def _environment(self, invocation: Invocation) -> dict[str, str]:
         return {
             "PATH": _PATH,
+            "GOMAXPROCS": "1",  # most are Go programs of some ms, too short to gain by more threads
             "CNI_COMMAND": invocation.command,
             "CNI_CONTAINERID": invocation.container_id,
             "CNI_NETNS": invocation.netns,

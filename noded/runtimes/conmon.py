@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -20,6 +21,7 @@ import trio
 
 from noded.errors import DeadlineExceeded, Internal, InvalidArgument, NodedError, NotFound, Unavailable
 from noded.host.cgroups import Cgroups
+from noded.host.namespaces import in_fresh_thread
 from noded.host.processes import ProcessIdentity, set_oom_score_adj
 from noded.model.runtime import TaskCreate
 from noded.runtimes.command import CommandLine, spawn
@@ -131,17 +133,22 @@ class Conmon:
     def _begin(self, create: TaskCreate, pipes: _Pipes, begun: list[TaskRecord]) -> None:
         """Start the monitor, record it, put it into its cgroup, and let it act. Blocks some milliseconds."""
         with span("start conmon"):
-            monitor = self._spawn(create, pipes)
+            inside, monitor = in_fresh_thread(partial(self._spawn_inside, create, pipes), "noded-conmon")
         record = TaskRecord(log_path=create.log_path, monitor=monitor)
         begun.append(record)
         write_record(create.ref.bundle, record)
-        if create.monitor_cgroup:
+        if create.monitor_cgroup and not inside:
             try:
                 with span("move conmon to its cgroup"):
                     self._move(create.monitor_cgroup, monitor.pid)
             except NotFound as error:  # it ended at once, and said why: no log directory
                 raise self._silent(create, error, pipes) from error
         pipes.start_byte()
+
+    def _spawn_inside(self, create: TaskCreate, pipes: _Pipes) -> tuple[bool, ProcessIdentity]:
+        """Start the monitor in its cgroup if this thread can go there; tell whether it is there."""
+        inside = bool(create.monitor_cgroup) and self.cgroups.enter(create.monitor_cgroup)
+        return inside, self._spawn(create, pipes)
 
     def _spawn(self, create: TaskCreate, pipes: _Pipes) -> ProcessIdentity:
         environment = {**self.command.environment, **create.environment, **pipes.environment}

@@ -171,10 +171,12 @@ class Exits:
             reap_namespace_zombies(init)
         if ref.cgroup:
             place = self.cgroups.place(ref.cgroup)
-            for pid in self.cgroups.procs(place):
+            members = self.cgroups.procs(place)
+            for pid in members:
                 if (identity := ProcessIdentity.of(pid)) is not None:
                     victims[pid] = identity
-            self.cgroups.kill(place)
+            if members:
+                self.cgroups.kill(place)
         elif init is not None:
             for identity in stop_and_kill([init], set):
                 victims[identity.pid] = identity

@@ -46,6 +46,9 @@ from noded.runtimes.wrapper import ensure_wrapper
 _log = structlog.get_logger(__name__)
 
 _PROBE_SECONDS = 10.0
+# runc is a Go program that lives for some ms: threads for more processors cost it a tenth of its time.
+# A runtime that goes on as the container's kernel needs them.
+_SHORT_LIVED = {"GOMAXPROCS": "1"}
 # Verbs that look at the host's cgroups, and so need the wrapper where the runtime refuses hybrids.
 _CGROUP_VERBS = frozenset({"create", "exec", "update"})
 
@@ -164,7 +167,7 @@ class OciRuntime:
             wrapped=wrapped,
             global_args=(f"--root={self._root}", *quirks.global_args, *self._options.global_args),
             direct_args=("--systemd-cgroup",) if self._systemd else (),
-            environment=self._options.environment,
+            environment={**(_SHORT_LIVED if quirks.host_processes else {}), **self._options.environment},
         )
         if quirks.stand_in:
             ensure_stand_in(self._stand_in, (program, *command.direct_args, *command.global_args))

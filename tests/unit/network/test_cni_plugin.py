@@ -41,6 +41,7 @@ def test_a_plugin_gets_its_parameters_and_nothing_of_our_environment(lab, plugin
     assert {name for name in names if not name.startswith("CNI_")} <= {
         "PATH",
         "NODED_CNI_OWNER",
+        "GOMAXPROCS",
         "PWD",
         "_",
         "OLDPWD",
