@@ -40,6 +40,13 @@ _DEPTH_LIMIT = 8
 _QUIET = {"h2": logging.WARNING, "hpack": logging.WARNING, "urllib3": logging.INFO, "grpclib": logging.INFO}
 
 
+class _Logger(structlog.stdlib.BoundLogger):
+    """Spends nothing on debug events that nobody wants: there are several in each call."""
+
+    def debug(self, event: str | None = None, *args: Any, **kw: Any) -> Any:
+        return super().debug(event, *args, **kw) if self._logger.isEnabledFor(logging.DEBUG) else None
+
+
 def setup(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
     """Set up logging of the whole process. Call it once at start; again replaces the set-up.
 
@@ -67,7 +74,7 @@ def setup(level: str = "info", form: str = "auto", stream: TextIO | None = None)
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Logger,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(target)

@@ -20,6 +20,7 @@ from noded.edge.deadline import Deadline
 from noded.edge.framing import Answer, read_message
 from noded.edge.method import Method
 from noded.edge.status import Outcome, outcome_of
+from noded.edge.verbatim import received
 from noded.errors import DeadlineExceeded, Unavailable, Unimplemented
 from noded.tracing.spans import Record, wait
 
@@ -183,6 +184,7 @@ class Call:
                         data = await read_message(self._stream, self._service.limit_bytes)
                 codec = self._service.codec
                 request = codec.decode(data, method.request)
+                received(request, data)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the request had arrived") from None
         if method.streaming:

@@ -65,7 +65,7 @@ async def climb(rungs: Sequence[Rung[S]], subject: S) -> None:
     """
     try:
         for rung in rungs:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             await _bounded(rung.up, subject, rung.name, rung.up_seconds, shield=not rung.interruptible)
         await trio.lowlevel.checkpoint_if_cancelled()  # nobody would know of what is complete now
     except BaseException as error:
@@ -88,7 +88,7 @@ async def descend(rungs: Sequence[Rung[S]], subject: S) -> None:
     Cancellation: honoured between rungs, never inside one.
     """
     for rung in reversed(rungs):
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         await _bounded(rung.down, subject, f"undo {rung.name}", rung.down_seconds, shield=True)
     subject.stage = ""
 

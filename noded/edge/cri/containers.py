@@ -12,6 +12,7 @@ from noded.edge.cri.resolve import full_id
 from noded.edge.cri.statuses import Statuses
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
+from noded.edge.verbatim import verbatim
 from noded.model.pod import Resources
 from noded.model.views import ContainerView
 from noded.proto.runtime import v1
@@ -75,7 +76,7 @@ class ContainerService:
             self._containers.create,
             full_id(self._sandboxes.view, request.pod_sandbox_id, "pod_sandbox_id"),
             container_config(request.config),
-            bytes(request),
+            verbatim(request),
             deadline_seconds=deadline.budget_seconds(),
             detach=True,
         )

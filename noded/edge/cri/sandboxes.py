@@ -14,6 +14,7 @@ from noded.edge.cri.resolve import full_id
 from noded.edge.cri.statuses import Statuses
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, unary
+from noded.edge.verbatim import verbatim
 from noded.model.views import SandboxView
 from noded.proto.runtime import v1
 from noded.wire.messages import encode
@@ -70,7 +71,7 @@ class SandboxService:
             self._sandboxes.run,
             pod_config(request.config),
             request.runtime_handler,
-            bytes(request),
+            verbatim(request),
             deadline_seconds=deadline.budget_seconds(),
             detach=True,
         )
