@@ -259,6 +259,8 @@ class Containers:
         await self._remove(container)
 
     async def _remove(self, container: Container) -> None:
+        if self._registry.container_of_key(container.record.key) is not container:
+            return  # a rollback was faster: there is nothing that could still exit
         if container.record.intent is not ContainerIntent.REMOVING:
             await self._stops.stop(container, 0.0)
         if self._registry.container_of_key(container.record.key) is container:
