@@ -74,10 +74,11 @@ class Oracle:
         (mount_namespaces(7)), so a mount that was there when our namespace was made can go at any time.
         """
         ours = (str(self._daemon.directory), str(self._daemon.state), "/run/netns")
+        there = set(self._mounts())  # of these no file system is asked: one may hang on purpose
         gone = [
             mount
             for mount in before["mounts"]
-            if not mount.startswith(ours) and not os.path.lexists(mount.split(" ")[0])
+            if mount not in there and not mount.startswith(ours) and not os.path.lexists(mount.split(" ")[0])
         ]
         return {
             **before,
