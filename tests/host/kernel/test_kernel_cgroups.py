@@ -17,6 +17,7 @@ from noded.errors import FailedPrecondition, NotFound, Unavailable
 from noded.host import cgroups as cgroups_module
 from noded.host.cgroup_hierarchies import read_hierarchies
 from noded.host.cgroups import Cgroups, detect, own
+from noded.host.namespaces import in_fresh_thread
 from noded.host.oom import OomWatcher
 from noded.model.host import CgroupDriver, CgroupMode
 
@@ -321,3 +322,43 @@ def test_watching_a_missing_cgroup_says_so_and_closing_ends_the_wait(cgroups: Cg
                 await ended.wait()
 
     trio.run(main)
+
+
+def entered(cgroups: Cgroups, place: str, start: Start) -> tuple[bool, int]:
+    """Start a process from a thread that goes into the cgroup first; whether it could, and the pid."""
+
+    def inside() -> tuple[bool, int]:
+        return cgroups.enter(place), start("sleep", "1000").pid
+
+    return in_fresh_thread(inside, "test-enter")
+
+
+@pytest.mark.skipif(detect()[0] is CgroupMode.V2, reason="threads of v2 have no cgroups of their own")
+def test_what_a_thread_starts_in_a_cgroup_is_there_from_the_beginning_and_the_daemon_is_not(
+    cgroups: Cgroups, parent: str, start: Start
+) -> None:
+    place = f"{parent}/monitor"
+    cgroups.create(place)
+    before = own()
+    could, pid = entered(cgroups, place, start)
+    assert could
+    assert cgroups.procs(place) == {pid}
+    found = dict(line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    assert all(path == place for names, path in found.items() if names)
+    assert own() == before
+
+
+def test_a_cgroup_that_is_not_there_cannot_be_entered(cgroups: Cgroups, parent: str, start: Start) -> None:
+    assert entered(cgroups, f"{parent}/missing", start)[0] is False
+
+
+def test_no_thread_goes_into_a_frozen_cgroup(cgroups: Cgroups, parent: str, start: Start) -> None:
+    cgroups.create(parent)
+    freezer = cgroups.directory(parent, "freezer")
+    if freezer is None or not (freezer / "freezer.state").exists():
+        pytest.skip("no freezer of v1 here")
+    (freezer / "freezer.state").write_text("FROZEN")
+    try:
+        assert entered(cgroups, parent, start)[0] is False
+    finally:
+        (freezer / "freezer.state").write_text("THAWED")
