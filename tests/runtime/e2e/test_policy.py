@@ -24,7 +24,7 @@ BASE = {
 }
 
 
-ZONE = "Etc/GMT-5"
+ZONE = "Etc/GMT-5" if Path("/usr/share/zoneinfo/Etc/GMT-5").exists() else ""
 BLOCKIO = """
 Classes:
   slow:
@@ -183,7 +183,7 @@ def test_what_the_administrator_adds_is_seen_in_every_container(daemon, cri, bus
     assert [line.split() for line in answer.stdout.decode().splitlines()] == [
         ["Max", "msgqueue", "size", "4444", "5555", "bytes"], ["yes", "yes"], ["s3cret"], ["1"], ["1"],
         ["2000", "2999"], ["77"], ["5555"], ["0,1"],
-        ["Cpus_allowed_list:", "0"], ["Cpus_allowed_list:", "0-1"], ["+0500"],
+        ["Cpus_allowed_list:", "0"], ["Cpus_allowed_list:", "0-1"], ["+0500" if ZONE else "+0000"],
     ]  # fmt: skip
     (tmp_path / "base.json").write_text('{"process": {"rlimit": []}}')
     with pytest.raises(grpc.RpcError, match=r"runtimes\..*base_spec: .*: process.rlimit: not known"):
