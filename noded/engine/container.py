@@ -10,6 +10,7 @@ import trio
 
 from noded.engine.claims import Claim
 from noded.engine.events import EventKind, Events, container_events
+from noded.engine.pending import Pending
 from noded.engine.sandbox import PodSandbox
 from noded.model.lifecycle import (
     CONTAINER_STEPS,
@@ -43,7 +44,7 @@ class Container:
         self._rows = rows
         self._events = events
         self._commit_lock = trio.Lock()
-        self._later: dict[str, Any] = {}
+        self._pending = Pending()
         self.record = record
         self.sandbox = sandbox
         self.ref = TaskRef(id=record.id, sandbox_id=sandbox.id, bundle=bundle, cgroup=record.cgroup)
@@ -80,7 +81,7 @@ class Container:
 
     def commit_later(self, **changes: Any) -> None:
         """Change record fields with the next `commit`: of what a daemon that dies before can do without."""
-        self._later.update(changes)
+        self._pending.note(changes)
 
     async def commit(self, **changes: Any) -> None:
         """Make changed record fields durable, then visible. Not cancellable half-way."""
@@ -103,10 +104,11 @@ class Container:
         return first
 
     async def _commit(self, **changes: Any) -> None:
-        record = replace(self.record, **{**self._later, **changes})
+        taken = self._pending.taken()
+        record = replace(self.record, **{**taken, **changes})
         check_step(CONTAINER_STEPS, self.record.intent, record.intent)
         await self._rows.update(record)
-        self._later = {}
+        self._pending.committed(taken)
         old, self.record = self.record, record
         self.view = self._view()
         for kind in container_events(old, record):

@@ -9,6 +9,7 @@ import trio
 
 from noded.engine.claims import Claim
 from noded.engine.events import EventKind, Events, sandbox_events
+from noded.engine.pending import Pending
 from noded.model.lifecycle import SANDBOX_STEPS, SandboxIntent, check_step, sandbox_state
 from noded.model.network import Attachment, AttachmentResult
 from noded.model.records import SandboxRecord
@@ -29,7 +30,7 @@ class PodSandbox:
         self._rows = rows
         self._events = events
         self._commit_lock = trio.Lock()
-        self._later: dict[str, Any] = {}
+        self._pending = Pending()
         self.record = record
         self.stage = ""
         self.lock = trio.Lock()
@@ -67,27 +68,28 @@ class PodSandbox:
     @property
     def attachment_results(self) -> tuple[AttachmentResult, ...]:
         """What the CNI plugins answered, recorded already or not."""
-        results: tuple[AttachmentResult, ...] = self._later.get("results", self.record.results)
+        results: tuple[AttachmentResult, ...] = self._pending.get("results", self.record.results)
         return results
 
     @property
     def attached(self) -> tuple[Attachment, ...]:
         """The attachments whose DEL is owed as far as this process knows."""
-        attachments: tuple[Attachment, ...] = self._later.get("attachments", self.record.attachments)
+        attachments: tuple[Attachment, ...] = self._pending.get("attachments", self.record.attachments)
         return attachments
 
     def commit_later(self, **changes: Any) -> None:
         """Change record fields with the next `commit`: of what a daemon that dies before can do without."""
-        self._later.update(changes)
+        self._pending.note(changes)
 
     async def commit(self, **changes: Any) -> None:
         """Make changed record fields durable, then visible. Not cancellable half-way."""
         with trio.CancelScope(shield=True):
             async with self._commit_lock:
-                record = replace(self.record, **{**self._later, **changes})
+                taken = self._pending.taken()
+                record = replace(self.record, **{**taken, **changes})
                 check_step(SANDBOX_STEPS, self.record.intent, record.intent)
                 await self._rows.update(record)
-                self._later = {}
+                self._pending.committed(taken)
                 old, self.record = self.record, record
                 self.view = self._view()
                 for kind in sandbox_events(old, record):
