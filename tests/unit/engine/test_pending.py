@@ -17,22 +17,27 @@ def test_a_commit_takes_what_was_noted_and_leaves_nothing() -> None:
     assert pending.get("results", ()) == ()
 
 
-async def test_what_is_noted_while_a_commit_is_on_its_way_goes_with_the_one_after_it() -> None:
-    pending, written = Pending(), trio.Event()
+def test_what_is_noted_while_a_commit_is_on_its_way_goes_with_the_one_after_it() -> None:
+    pending = Pending()
     recorded: list[dict[str, object]] = []
 
-    async def commit() -> None:
-        taken = pending.taken()
-        await written.wait()
-        recorded.append(taken)
-        pending.committed(taken)
+    async def main() -> None:
+        written = trio.Event()
 
-    pending.note({"attachments": ("a",), "results": ("old",)})
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(commit)
-        await trio.testing.wait_all_tasks_blocked()
-        pending.note({"results": ("new",)})
-        written.set()
+        async def commit() -> None:
+            taken = pending.taken()
+            await written.wait()
+            recorded.append(taken)
+            pending.committed(taken)
+
+        pending.note({"attachments": ("a",), "results": ("old",)})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit)
+            await trio.testing.wait_all_tasks_blocked()
+            pending.note({"results": ("new",)})
+            written.set()
+
+    trio.run(main)
     assert recorded == [{"attachments": ("a",), "results": ("old",)}]
     assert pending.taken() == {"results": ("new",)}
 
