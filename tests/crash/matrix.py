@@ -75,10 +75,10 @@ class Results:
             self.seconds += time.monotonic() - started
 
     def write(self) -> None:
-        """Print the figures; after a full run put the section into the table, else into build/."""
+        """Print the figures; put the section into the table when every cell ran, else into build/."""
         section = self.section()
         print(f"\n{section.splitlines()[0].removeprefix('## ')} ({self.cells} in all), {self.seconds:.0f} s")
-        if full_counts():
+        if full_counts() and sum(map(len, self.rows.values())) == self.cells:
             sections = read_sections(TABLE.read_text() if TABLE.exists() else "")
             TABLE.write_text(render({**sections, self.part: section}))
         else:
