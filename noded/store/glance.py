@@ -1,7 +1,9 @@
 """What lists need of the database, read before the rest of noded is there.
 
 A daemon that starts answers lists from this until its core has loaded everything (`noded.daemon`). It
-is read-only, and takes the file as it is: whatever is wrong with it, the core will say.
+takes the file as it is: whatever is wrong with it, the core will say. It opens the file read-only, so that
+the log of a killed daemon stays: an ordinary connection would move it into the file and delete it as it
+closes, and with it the blocks that a full disk needs for removals (`noded.store.database`).
 """
 
 from __future__ import annotations
@@ -56,8 +58,10 @@ def glance(path: Path) -> Glance | None:
     if not path.exists():
         return None
     try:
-        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
-            connection.execute("PRAGMA query_only=ON")
+        place = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(
+            sqlite3.connect(place, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        ) as connection:
             connection.execute("BEGIN")  # both tables as they were at one moment
             (schema,) = connection.execute("SELECT max(version) FROM migrations").fetchone()
             if schema is None or not _OLDEST_SCHEMA <= schema <= _NEWEST_SCHEMA:
