@@ -128,14 +128,17 @@ class _Program:
         self._sinks = dict(zip(ours, self.outputs, strict=False))
         if stdin and not self._left:
             self._close(self._input)
+        self._pidfd = -1
         try:
             self._pidfd = open_pidfd(self.pid)
+            self._epoll = select.epoll()
         except BaseException:  # no descriptor left: nobody could tell when it ends
             self._process.kill()
             self._process.wait()
             self._close_pipes()
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
             raise
-        self._epoll = select.epoll()
         for fd in (*self._open, self._pidfd):
             self._epoll.register(fd, select.EPOLLOUT if fd == self._input else select.EPOLLIN)
 
@@ -159,11 +162,13 @@ class _Program:
                 self._epoll.unregister(fd)
                 self._process.poll()
                 self._close(self._input)
+            elif fd not in self._open:
+                continue  # the input, closed above: a child that still reads it made room there
             elif fd == self._input:
                 self._feed()
                 if not self._left:
                     self._close(fd)
-            elif fd in self._open:
+            else:
                 self._read(fd)
         if self.returncode is not None:
             for fd in tuple(self._open):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import trio
 
+from noded.host import program
 from noded.host.program import run_program
 
 
@@ -110,3 +113,49 @@ def test_what_cannot_be_executed_says_why_and_leaves_no_descriptor(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     trio.run(main)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_a_descriptor_for_its_events_it_is_ended_and_leaves_none(monkeypatch):
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(program.select, "epoll", refuse)
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    before = os.listdir("/proc/self/fd"), children.read_text()
+    with pytest.raises(OSError, match="Too many open files"):
+        program._Program(["sleep", "1000"], dict(os.environ), b"x", None, False, (1, 1))
+    assert (os.listdir("/proc/self/fd"), children.read_text()) == before
+
+
+def test_a_child_that_goes_on_reading_the_input_is_no_failure(tmp_path):
+    """It makes room in the pipe after the program has ended, so that both are told at once."""
+    os.mkfifo(tmp_path / "go")
+    os.mkfifo(tmp_path / "read")
+    script = (
+        f"exec 3<&0; (read x <{tmp_path}/go; head -c 65536 <&3 >/dev/null; echo >{tmp_path}/read; "
+        "sleep 1000) >/dev/null 2>&1 & exit 0"
+    )
+
+    async def main():
+        one = program._Program(
+            ["sh", "-c", script], {"PATH": os.environ["PATH"]}, b"x" * 200_000, None, True, (1, 1)
+        )
+        try:
+            await trio.lowlevel.wait_readable(one._pidfd)  # no zombie is taken: `wait` does that
+            (tmp_path / "go").write_text("now\n")
+            (tmp_path / "read").read_text()
+            await one.wait()
+            assert one.returncode == 0
+        finally:
+            await one.end()
+            os.killpg(one.pid, signal.SIGKILL)
+
+    with_deadline(main)
+
+
+def with_deadline(main):
+    async def bounded():
+        with trio.fail_after(20):
+            await main()
+
+    trio.run(bounded)
