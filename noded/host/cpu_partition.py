@@ -8,7 +8,7 @@ so CPUs are added there, and only a container's own are taken out again.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -22,6 +22,16 @@ _EXCLUSIVE = "cpuset.cpus.exclusive"
 _PARTITION = "cpuset.cpus.partition"
 _ANNOTATION = "annotation cpu-load-balancing"
 _GONE = (errno.ENOENT, errno.ENODEV)
+
+
+def to_take(cgroup: Path, cpus: Collection[int]) -> dict[str, frozenset[int]]:
+    """Those of the CPUs that each cgroup from this one up does not have for itself yet, by its name. Blocks.
+
+    Where one has them already, somebody else's partition below it uses them: they are not `isolate`'s.
+    """
+    return {
+        str(directory): frozenset(cpus) - _read(directory / _EXCLUSIVE) for directory in _with_parents(cgroup)
+    }
 
 
 def isolate(cgroup: Path, cpus: Collection[int]) -> None:
@@ -54,22 +64,27 @@ def isolate(cgroup: Path, cpus: Collection[int]) -> None:
         raise FailedPrecondition(f"{_ANNOTATION}: the kernel calls {file} {state!r}")
 
 
-def join(cgroup: Path, cpus: Collection[int]) -> None:
-    """Give the CPUs back. Idempotent, and right when the cgroup is gone or `isolate` half ran. Blocks."""
+def join(cgroup: Path, taken: Mapping[str, Collection[int]]) -> None:
+    """Give the CPUs back. Idempotent, and right when the cgroup is gone or `isolate` half ran. Blocks.
+
+    Args:
+        taken: what `to_take` has said before.
+    """
+    cpus = frozenset[int]().union(*taken.values())
     try:
         (cgroup / _PARTITION).write_text("member")
     except OSError as error:
         if error.errno not in _GONE:
             log.error("CPUs stay isolated", cgroup=str(cgroup), cpus=format_cpus(cpus), error=str(error))
     for directory in _with_parents(cgroup):
-        file = directory / _EXCLUSIVE
+        file, ours = directory / _EXCLUSIVE, frozenset(taken.get(str(directory), ()))
         try:
             before = _read(file)
-            if before & frozenset(cpus):
-                file.write_text(format_cpus(before - frozenset(cpus)) or "\n")
+            if before & ours:
+                file.write_text(format_cpus(before - ours) or "\n")
         except OSError as error:
             if error.errno not in _GONE:
-                log.error("CPUs stay taken", file=str(file), cpus=format_cpus(cpus), error=str(error))
+                log.error("CPUs stay taken", file=str(file), cpus=format_cpus(ours), error=str(error))
 
 
 def _with_parents(cgroup: Path) -> Iterator[Path]:

@@ -54,6 +54,8 @@ class CpuTuner:
                 for write in plan.writes
                 if write.restore
             ]
+            cgroup = self._root / plan.isolated_cgroup
+            taken = cpu_partition.to_take(cgroup, plan.isolated_cpus) if plan.isolated_cgroup else {}
             entry = {
                 "restore": restore,
                 "quiet_cpus": format_cpus(quiet),
@@ -61,7 +63,7 @@ class CpuTuner:
                     number: [format_cpus(one.old), format_cpus(one.new)] for number, one in moved.items()
                 },
                 "isolated_cgroup": plan.isolated_cgroup,
-                "isolated_cpus": format_cpus(plan.isolated_cpus),
+                "taken_cpus": {directory: format_cpus(cpus) for directory, cpus in taken.items()},
             }
             files.publish(journal, json.dumps(entry).encode(), 0o600, durable=False)
             for write in plan.writes:
@@ -72,7 +74,7 @@ class CpuTuner:
                 irqbalance.ban(self._root / _IRQBALANCE, self._quiet())
                 interrupts.move(self._root / _INTERRUPTS, moved)
             if plan.isolated_cgroup:
-                cpu_partition.isolate(self._root / plan.isolated_cgroup, plan.isolated_cpus)
+                cpu_partition.isolate(cgroup, plan.isolated_cpus)
 
     def undo(self, journal: Path) -> None:
         """Give files their old values back, unless somebody else has changed them since. Idempotent.
@@ -85,8 +87,11 @@ class CpuTuner:
             except FileNotFoundError:
                 return
             if entry.get("isolated_cgroup"):
-                cpus = parse_cpus(entry["isolated_cpus"], "isolated_cpus")
-                cpu_partition.join(self._root / entry["isolated_cgroup"], cpus)
+                taken = {
+                    directory: parse_cpus(cpus, "taken_cpus")
+                    for directory, cpus in entry["taken_cpus"].items()
+                }
+                cpu_partition.join(self._root / entry["isolated_cgroup"], taken)
             for one in entry["restore"]:
                 self._restore(one["path"], one["old"], one["new"])
             quiet = parse_cpus(entry["quiet_cpus"], "quiet_cpus")

@@ -224,6 +224,25 @@ def test_the_cpus_of_a_cgroup_that_is_gone_are_given_back_above_it(root, tmp_pat
     assert (kernel.directories[0] / "cpuset.cpus.exclusive").read_text().strip() == ""
 
 
+def test_who_asks_for_the_cpus_of_another_partition_takes_none_of_them_away(root, tmp_path, monkeypatch):
+    kernel, tuner = Kernel(root), CpuTuner(root)
+    (kernel.directories[0] / "cpuset.cpus.exclusive").write_text("2-3\n")  # of another pod's container
+    write = type(tmp_path).write_text
+
+    def writing(path, text, *arguments, **named):
+        if path.name == "cpuset.cpus.exclusive" and path.parent == kernel.directories[1] and "3" in text:
+            raise OSError(22, "Invalid argument")
+        return write(path, text, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tmp_path), "write_text", writing)
+        with pytest.raises(FailedPrecondition, match="another cgroup may use them"):
+            tuner.apply(isolated(3, 4), tmp_path / "journal")
+    assert kernel.exclusive() == ["2-4", "", ""]
+    tuner.undo(tmp_path / "journal")
+    assert kernel.exclusive() == ["2-3", "", ""]
+
+
 def test_a_kernel_that_does_not_isolate_is_told_and_what_was_taken_is_given_back(root, tmp_path, monkeypatch):
     kernel, tuner = Kernel(root), CpuTuner(root)
     invalid = "isolated invalid (Cpu list in cpuset.cpus not exclusive)"
