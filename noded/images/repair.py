@@ -66,8 +66,10 @@ class Repairer:
         self._restore = restore
         self._content, self._layers = library.content, library.layers
         self._lock = trio.Lock()
-        # Found good in this run, by depth: images share their lower layers.
-        self._good: set[str] = set()
+        # Found good in this run: images share their lower layers. Apart from each other, since the chain ID
+        # of a lowest layer that is not compressed is the digest of its blob.
+        self._good_blobs: set[str] = set()
+        self._good_trees: set[str] = set()
 
     async def verify(self, images: Sequence[Image], *, deep: bool) -> list[Verdict]:
         """Look at images, take away what is damaged, and repair it.
@@ -76,13 +78,18 @@ class Repairer:
         Locks: one verification at a time.
         """
         async with self._lock:
-            self._good.clear()
+            self._forget()
             return [await self._verify(image, self._restore, deep=deep) for image in images]
+
+    def _forget(self) -> None:
+        self._good_blobs.clear()
+        self._good_trees.clear()
+        filecmp.clear_cache()  # it goes by sizes and times, which a disk that decays leaves alone
 
     async def after_crash(self) -> None:
         """Compare the sizes of everything that is listed."""
         async with self._lock:
-            self._good.clear()
+            self._forget()
             verdicts = [await self._verify(image, None, deep=False) for image in self._library.own()]
         bad = [verdict for verdict in verdicts if verdict.problems]
         log.info("images checked after a crash of the node", images=len(verdicts), damaged=len(bad))
@@ -140,7 +147,7 @@ class Repairer:
         """
         lost = []
         for layer in image.layers:
-            if layer.blob_digest in self._good:
+            if layer.blob_digest in self._good_blobs:
                 continue
             if self._content.has(layer.blob_digest):
                 problem = await self._blob_problem(layer, deep=deep)
@@ -152,7 +159,7 @@ class Repairer:
                 verdict.problems.append(f"blob {layer.blob_digest}: {problem}")
                 lost.append(layer)
             else:
-                self._good.add(layer.blob_digest)
+                self._good_blobs.add(layer.blob_digest)
         return lost
 
     async def _blob_problem(self, layer: LayerRef, *, deep: bool) -> str:
@@ -200,14 +207,14 @@ class Repairer:
             return set(image.chain_ids) if problem else set()
         broken = set()
         for index, layer in enumerate(image.layers):
-            if layer.chain_id in self._good:
+            if layer.chain_id in self._good_trees:
                 continue
             problem = await self._tree_problem(layer, image.layers[:index], deep=deep)
             if problem:
                 verdict.problems.append(f"{layer.diff_id}: {problem}")
                 broken.add(layer.chain_id)
             else:
-                self._good.add(layer.chain_id)
+                self._good_trees.add(layer.chain_id)
         return broken
 
     async def _tree_problem(self, layer: LayerRef, lowers: Sequence[LayerRef], *, deep: bool) -> str:
@@ -215,7 +222,7 @@ class Repairer:
             return "the layer is missing"
         problem = await trio.to_thread.run_sync(self._size_problem, layer)
         # Without good lower layers there is nothing that the tree could be compared with.
-        comparable = all(lower.chain_id in self._good for lower in lowers)
+        comparable = all(lower.chain_id in self._good_trees for lower in lowers)
         if problem or not deep or not comparable or not self._content.has(layer.blob_digest):
             return problem
         source = await trio.to_thread.run_sync(self._content.open, layer.blob_digest)

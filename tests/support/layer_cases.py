@@ -87,9 +87,15 @@ class Store:
         self.snapshots = snapshots
         self.unpacker = unpacker
 
-    async def add(self, tars: Sequence[bytes], *tags: str, config: dict[str, object] | None = None) -> Image:
+    async def add(
+        self,
+        tars: Sequence[bytes],
+        *tags: str,
+        config: dict[str, object] | None = None,
+        compressed: bool = True,
+    ) -> Image:
         """Put an image of these layers into the store, as a pull would."""
-        image, blobs = make_image(tars, *tags, config=config)
+        image, blobs = make_image(tars, *tags, config=config, compressed=compressed)
         owner = f"test-{image.id}"
         await self.library.lease([*blobs, *(layer.chain_id for layer in image.layers)], owner)
         for data in blobs.values():
@@ -110,11 +116,15 @@ class Store:
 
 
 def make_image(
-    tars: Sequence[bytes], *tags: str, config: dict[str, object] | None = None
+    tars: Sequence[bytes],
+    *tags: str,
+    config: dict[str, object] | None = None,
+    compressed: bool = True,
 ) -> tuple[Image, dict[str, bytes]]:
     """An image and its blobs by digest."""
     diff_ids = [sha256(data) for data in tars]
-    compressed = [gzip.compress(data, 1, mtime=0) for data in tars]
+    packed = [gzip.compress(data, 1, mtime=0) if compressed else data for data in tars]
+    kind = GZIP if compressed else TAR
     document = {
         "os": "linux",
         "architecture": "amd64",
@@ -123,19 +133,19 @@ def make_image(
     }
     config_data = json.dumps(document).encode()
     layers = tuple(
-        LayerRef(sha256(blob), diff_id, chain_id, len(blob), GZIP)
-        for blob, diff_id, chain_id in zip(compressed, diff_ids, chain_ids(diff_ids), strict=True)
+        LayerRef(sha256(blob), diff_id, chain_id, len(blob), kind)
+        for blob, diff_id, chain_id in zip(packed, diff_ids, chain_ids(diff_ids), strict=True)
     )
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": sha256(config_data), "size": len(config_data)},
         "layers": [
-            {"mediaType": GZIP, "digest": layer.blob_digest, "size": layer.size_bytes} for layer in layers
+            {"mediaType": kind, "digest": layer.blob_digest, "size": layer.size_bytes} for layer in layers
         ],
     }
     manifest_data = json.dumps(manifest).encode()
-    blobs = {sha256(data): data for data in (config_data, manifest_data, *compressed)}
+    blobs = {sha256(data): data for data in (config_data, manifest_data, *packed)}
     image = Image(
         id=sha256(config_data),
         manifest_digest=sha256(manifest_data),

@@ -119,6 +119,21 @@ def test_a_damaged_tree_is_found_and_extracted_again(
     with_store(tmp_path, test)
 
 
+def test_a_damaged_tree_of_a_layer_that_is_not_compressed_is_found(tmp_path: Path) -> None:
+    """Its chain ID is the digest of its blob: that the one is good says nothing about the other."""
+
+    async def test(store: Store) -> None:
+        image = await store.add([BASE], "localhost/a:1", compressed=False)
+        assert image.layers[0].chain_id == image.layers[0].blob_digest
+        remove_file(tree(store, image))
+        (verdict,) = await verify(store)
+        assert "files and directories instead of" in verdict.problems[0]
+        assert verdict.repaired
+        assert (tree(store, image) / "etc/base").exists()
+
+    with_store(tmp_path, test)
+
+
 def test_a_damaged_tree_without_its_blob_waits_for_a_pull(tmp_path: Path) -> None:
     async def test(store: Store) -> None:
         image = await store.add([BASE, TOP], "localhost/a:1")
