@@ -184,17 +184,17 @@ class Call:
                         data = await read_message(self._stream, self._service.limit_bytes)
                 codec = self._service.codec
                 request = codec.decode(data, method.request)
-                received(request, data)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the request had arrived") from None
-        if method.streaming:
-            await self._answer.begin()
-            async with aclosing(method.run(request, deadline)) as responses:
-                async for response in responses:
-                    await self._answer.send(codec.encode(response, method.response))
-        else:
-            response = await method.run(request, deadline)
-            await self._answer.send(codec.encode(response, method.response))
+        with received(request, data):
+            if method.streaming:
+                await self._answer.begin()
+                async with aclosing(method.run(request, deadline)) as responses:
+                    async for response in responses:
+                        await self._answer.send(codec.encode(response, method.response))
+            else:
+                response = await method.run(request, deadline)
+                await self._answer.send(codec.encode(response, method.response))
 
     def _log(self, outcome: Outcome, seconds: float) -> None:
         if self._service.observe is not None:

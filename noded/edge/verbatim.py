@@ -6,19 +6,33 @@ noded does not know of.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import betterproto2
 
-_RECEIVED: ContextVar[tuple[betterproto2.Message, bytes] | None] = ContextVar("request", default=None)
+_Noted = list[tuple[betterproto2.Message, bytes]]
+_RECEIVED: ContextVar[_Noted | None] = ContextVar("request", default=None)
 
 
-def received(message: betterproto2.Message, data: bytes) -> None:
-    """Note what the running task serves."""
-    _RECEIVED.set((message, data))
+@contextmanager
+def received(message: betterproto2.Message, data: bytes) -> Iterator[None]:
+    """Note what the running task serves in this block.
+
+    Tasks that it starts get its context, and some live as long as a container: hence a list that is emptied.
+    """
+    noted: _Noted = [(message, data)]
+    _RECEIVED.set(noted)
+    try:
+        yield
+    finally:
+        noted.clear()
 
 
 def verbatim(message: betterproto2.Message) -> bytes:
-    """The bytes that a message came in; of one that did not come just now, its encoding."""
-    noted = _RECEIVED.get()
-    return noted[1] if noted is not None and noted[0] is message else bytes(message)
+    """The bytes that a message came in; of one that is not served just now, its encoding."""
+    for served, data in _RECEIVED.get() or ():
+        if served is message:
+            return data
+    return bytes(message)
