@@ -24,7 +24,7 @@ import noded_start  # noqa: E402
 
 noded_start.prepare()
 
-from noded import settings  # noqa: E402
+from noded import config_text, settings  # noqa: E402
 from noded.config import Config  # noqa: E402
 from noded.errors import NodedError  # noqa: E402
 from noded.model.paths import Layout  # noqa: E402
@@ -52,7 +52,7 @@ def main() -> int:
         unfinished.mkdir(parents=True, mode=0o700)
         for name in NAMES:
             copy(Path(HERE, name), unfinished / name)
-        (unfinished / "noded.toml").write_text(settings.render(config), encoding="utf-8")
+        (unfinished / "noded.toml").write_text(config_text.render(config), encoding="utf-8")
         unfinished.rename(target)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)

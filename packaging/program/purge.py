@@ -33,6 +33,7 @@ from noded.host.mountinfo import parse_mountinfo, read_mountinfo  # noqa: E402
 from noded.model.paths import Layout  # noqa: E402
 from noded.proto.noded.admin import v1 as admin  # noqa: E402
 from noded.proto.runtime import v1 as cri  # noqa: E402
+from noded.tables import DEFAULT_PATH  # noqa: E402
 
 # Plugins whose packages were removed before noded's: pods may still need them.
 REMOVED_PLUGINS = "/var/lib/noded/removed/plugins"
@@ -55,7 +56,7 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.exit("noded: purge: run as root")
     parser = argparse.ArgumentParser(prog="purge", description="Remove every pod, and all that noded keeps.")
-    parser.add_argument("--config", type=Path, default=settings.DEFAULT_PATH, metavar="FILE")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE")
     report = Report()
     config = configuration(parser.parse_args().config, report)
     layout = Layout(config.root, config.state)
