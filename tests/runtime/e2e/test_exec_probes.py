@@ -41,7 +41,7 @@ def settled(pid, least):
     end = time.monotonic() + 10
     while True:
         found = footprint(pid)
-        if (found[1].total() <= least[1].total() and found[2] == least[2]) or time.monotonic() > end:
+        if (found[1].total() <= least[1].total() and found[2] <= least[2]) or time.monotonic() > end:
             return found
         time.sleep(0.05)
 
@@ -87,7 +87,8 @@ def test_probes_leave_no_memory_descriptor_or_process(daemon, cri, busybox, coun
     record_property("figures", json.dumps(figures))
     print(json.dumps(figures))
     assert after[1].total() <= before[1].total(), (before[1], after[1])
-    assert after[2] == before[2]
+    # Fewer there may be: the unpacker ends when a node has pulled nothing for a minute.
+    assert after[2] <= before[2], (before[2], after[2])
     assert after[0] - before[0] < 3 * MIB, figures
     # Killed with the probe that timed out, and not only its own process. (Zombies have no command line.)
     living = cri.exec(container, "sh", "-c", "cat /proc/[0-9]*/cmdline").stdout
