@@ -44,7 +44,7 @@ def main() -> int:
     pods = recorded_pods(Layout(config.root, config.state).database)
     print(pods)
     shutil.rmtree(target, ignore_errors=True)
-    if not pods and (config.root, config.state) == (Config().root, Config().state):
+    if not pods and places(config) == places(Config()):
         return 0
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -59,6 +59,11 @@ def main() -> int:
         print(f"noded: what a purge needs cannot be kept: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def places(config: Config) -> "tuple[Path | None, ...]":
+    """What a purge must know: the directories that are to be removed."""
+    return config.root, config.state, config.images.root
 
 
 def recorded_pods(database: Path) -> int:

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -59,7 +60,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE")
     report = Report()
     config = configuration(parser.parse_args().config, report)
-    layout = Layout(config.root, config.state)
+    layout = Layout(config.root, config.state, images=config.images.root)
     if in_use(layout):
         sys.exit("noded: purge: noded is running: stop it first (systemctl stop noded.socket noded.service)")
     sandboxes = []
@@ -198,7 +199,8 @@ def kill_all(cgroup: str) -> None:
 def remove(layout: Layout, ids: set[str], report: Report) -> None:
     """Unmount and delete the directories and the pins of network namespaces."""
     pins = [layout.namespace_pin(each, "net") for each in sorted(ids)]
-    places = [str(layout.root), str(layout.state), *map(str, pins)]
+    images = [layout.content, layout.layers] if is_our_root(layout.image_root) else []
+    places = [*map(str, (layout.root, layout.state, *images, *pins))]
     points = [str(entry.mount_point) for entry in parse_mountinfo(read_mountinfo())]
     for point in reversed(points):  # the kernel lists a mount after the one that it is in
         inside = any(point.startswith(f"{place}/") for place in places) or point in map(str, pins)
@@ -217,6 +219,12 @@ def remove(layout: Layout, ids: set[str], report: Report) -> None:
             report(f"{layout.root} does not look like a root directory of noded: it stays")
     else:
         delete(layout.root, report)
+    if images and layout.image_root.is_dir():  # another directory than the root: what is noded's in it
+        for directory in images:
+            delete(directory, report)
+        (layout.image_root / "noded.lock").unlink(missing_ok=True)
+        with suppress(OSError):  # something else is there, or it is a disk of its own
+            layout.image_root.rmdir()
     for name in ("pods", "containers", "exits", "runtimes"):
         delete(layout.state / name, report)
     (layout.state / "noded.sock").unlink(missing_ok=True)

@@ -112,7 +112,7 @@ def test_a_purge_after_a_removal_tears_pods_down_in_order(node, remove):
 def test_a_purge_after_a_removal_finds_the_directories_of_the_configuration(node):
     """dpkg removes the configuration before it purges."""
     node.stop()
-    elsewhere = 'root = "/srv/noded-root"\nstate = "/run/noded-state"\n'
+    elsewhere = 'root = "/srv/noded-root"\nstate = "/run/noded-state"\n[images]\nroot = "/srv/images"\n'
     node.root.path("/etc/noded/conf.d/elsewhere.toml").write_text(elsewhere)
     node.start()
     node.stop()
@@ -122,6 +122,7 @@ def test_a_purge_after_a_removal_finds_the_directories_of_the_configuration(node
     assert "noded: " not in said
     assert not node.root.path("/srv/noded-root").exists()
     assert not node.root.path("/run/noded-state").exists()
+    assert not node.root.path("/srv/images").exists()
     assert_nothing_is_left(node)
 
 
