@@ -196,17 +196,18 @@ class SeccompNotifier:
             watched.told = {**before, **{name: calls[name] for name in more}}
             for name, count in more.items():
                 self.observe(name, count)
+            for name in [name for name in more if name not in before]:
+                self.tell(container.sandbox.id, container.id, name)
+                log.warning(
+                    "seccomp blocked a system call",
+                    syscall=name,
+                    id=container.id,
+                    container=container.record.key.name,
+                    pod=str(container.sandbox.record.key),
+                    mode=container.record.seccomp_mode,
+                )
+            # Last: a daemon that dies in between is followed by one that tells it again, not by silence.
             await trio.to_thread.run_sync(write_told, told, watched.told)
-        for name in [name for name in more if name not in before]:
-            self.tell(container.sandbox.id, container.id, name)
-            log.warning(
-                "seccomp blocked a system call",
-                syscall=name,
-                id=container.id,
-                container=container.record.key.name,
-                pod=str(container.sandbox.record.key),
-                mode=container.record.seccomp_mode,
-            )
 
     async def _stop(self, container: Container) -> None:
         with trio.move_on_after(STOP_SECONDS):

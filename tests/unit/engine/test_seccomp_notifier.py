@@ -231,3 +231,26 @@ def test_a_daemon_after_another_tells_only_what_is_new_and_still_stops_the_conta
 
     run(tmp_path, before)
     run(tmp_path, after)
+
+
+def test_a_call_is_told_before_it_is_remembered_as_told(tmp_path, monkeypatch):
+    """Else a daemon that is killed in between would leave the call untold for ever."""
+    order = []
+
+    async def play(world):
+        remembered = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def write(path, told):
+            order.append("remembered")
+            token.run_sync_soon(remembered.set)
+
+        monkeypatch.setattr(seccomp_notifier, "write_told", write)
+        world.notifier.tell = lambda *_: order.append("told")
+        container = Watched("a" * 64, NotifyMode.LOG)
+        world.report(container.id, BLOCKED)
+        world.notifier.watch(container)
+        await remembered.wait()
+
+    run(tmp_path, play)
+    assert order == ["told", "remembered"]
