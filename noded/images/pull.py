@@ -275,8 +275,8 @@ class Puller:
             if not self._running:  # an idle daemon holds no connection to any registry
                 self._transport.close()
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
+                await self._sources.pulled(namespace, name)  # first: a release may fail, and this is a secret
                 await self._library.release(owner)
-                await self._sources.pulled(namespace, name)
         log.info(
             "image pulled",
             reference=str(name),

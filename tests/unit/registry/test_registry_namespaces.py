@@ -8,8 +8,9 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from pull_world import World
 
-from noded.errors import InvalidArgument
+from noded.errors import DataLoss, InvalidArgument
 from noded.images.namespace_files import namespace_file
 from noded.images.namespace_logins import NamespaceLogins
 from noded.wire.reference import parse
@@ -56,3 +57,25 @@ def test_a_namespace_is_a_plain_name_or_refused(namespace: str) -> None:
 def test_what_is_no_namespace_is_refused(namespace: str) -> None:
     with pytest.raises(InvalidArgument, match="no name of a Kubernetes namespace"):
         namespace_file(Path("/base"), namespace)
+
+
+def test_the_file_for_one_pull_is_gone_also_when_the_end_of_the_pull_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logins").mkdir()
+    world = World(tmp_path, auth_dir=tmp_path / "logins")
+    world.conf.write_text('[[registry]]\nlocation = "quay.io"\nblocked = true\n')
+    (tmp_path / "logins" / ONCE).write_text("{}")
+
+    async def release(owner: str) -> None:
+        raise DataLoss("the database is damaged")
+
+    monkeypatch.setattr(world.library, "release", release)
+
+    async def main() -> None:
+        async with world.running() as puller:
+            with pytest.raises(DataLoss):
+                await puller.pull(str(IMAGE), None, "default")
+
+    trio.run(main)
+    assert list((tmp_path / "logins").iterdir()) == []
