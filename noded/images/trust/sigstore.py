@@ -25,6 +25,7 @@ from noded.wire.signature import MAX_PAYLOAD_BYTES
 PAYLOAD_TYPE: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION: Final = "dev.cosignproject.cosign/signature"
 MAX_SIGNATURES: Final = 64
+MIN_RSA_BITS: Final = 2048  # fewer are not to be relied on: NIST SP 800-131A
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def is_signed_by(attachment: Attachment, keys: Sequence[bytes]) -> bool:
     """
     try:
         # Here and not at the top: only nodes with such a policy need it, and it takes megabytes.
-        from cryptography.exceptions import InvalidSignature
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -107,13 +108,18 @@ def is_signed_by(attachment: Attachment, keys: Sequence[bytes]) -> bool:
     for pem in keys:
         try:
             key = load_pem_public_key(pem)
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise InvalidArgument(f"a key file of the policy holds no PEM public key: {error}") from None
         try:
             match key:
                 case ec.EllipticCurvePublicKey():
                     key.verify(signature, text, ec.ECDSA(SHA256()))
                 case rsa.RSAPublicKey():
+                    if key.key_size < MIN_RSA_BITS:
+                        raise InvalidArgument(
+                            f"an RSA key of the policy has {key.key_size} bits: "
+                            f"take one of {MIN_RSA_BITS} or more"
+                        )
                     key.verify(signature, text, padding.PKCS1v15(), SHA256())
                 case ed25519.Ed25519PublicKey():
                     key.verify(signature, text)

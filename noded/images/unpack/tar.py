@@ -90,10 +90,10 @@ class TarReader:
         while header is not None:
             kind = header[156:157]
             if kind in _PAX_LOCAL:
-                pax = {**pax, **parse_pax(self._extension(header))}
+                pax = _joined(pax, parse_pax(self._extension(header)))
                 extended = True
             elif kind == _PAX_GLOBAL:
-                self._pax_global.update(parse_pax(self._extension(header)))
+                self._pax_global = _joined(self._pax_global, parse_pax(self._extension(header)))
             elif kind == _GNU_LONG_NAME:
                 name = self._extension(header).partition(b"\0")[0]
                 extended = True
@@ -173,6 +173,14 @@ class TarReader:
             sparse.read_gnu(entry, header, self._stream)
         elif pax:
             sparse.read_pax(entry, pax, self._stream)
+
+
+def _joined(pax: Pax, more: Pax) -> Pax:
+    """Records of one extension header after those of others, which together are bounded like one."""
+    joined = {**pax, **more}
+    if sum(len(key) + len(value) for key, value in joined.items()) > MAX_EXTENSION_BYTES:
+        raise refused(f"its extension headers have more than {MAX_EXTENSION_BYTES} bytes together")
+    return joined
 
 
 def _with_prefix(header: bytes, name: bytes) -> bytes:

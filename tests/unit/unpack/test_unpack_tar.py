@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noded.images.unpack import entry as kinds
-from noded.images.unpack.entry import Entry
+from noded.images.unpack.entry import MAX_EXTENSION_BYTES, Entry
 from noded.images.unpack.extract import clean
 from noded.images.unpack.faults import CORRUPT, REFUSED, LayerFault
 from noded.images.unpack.fields import number, parse_time
@@ -296,6 +296,22 @@ def test_global_headers_hold_until_they_are_overridden() -> None:
         other.pax_headers = {"uid": "88"}
         archive.addfile(other)
     assert [(entry.name, entry.uid) for entry, _ in read(buffer.getvalue())] == [(b"a", 77), (b"b", 88)]
+
+
+@pytest.mark.parametrize("kind", [b"g", b"x"])
+def test_extension_headers_are_bounded_together(kind: bytes) -> None:
+    headers = []
+    for index in range(3):
+        record = b" key%d=%s\n" % (index, b"v" * (MAX_EXTENSION_BYTES // 2))
+        record = b"%d%s" % (len(record) + 6, record)
+        assert len(record) == int(record.split(b" ")[0])
+        info = tarfile.TarInfo("extension")
+        info.type, info.size = kind, len(record)
+        headers.append(info.tobuf(tarfile.USTAR_FORMAT) + record + bytes(-len(record) % 512))
+    file = tarfile.TarInfo("f").tobuf(tarfile.USTAR_FORMAT)
+    assert len(read(headers[0] + file + bytes(1024))) == 1
+    with pytest.raises(LayerFault, match="together"):
+        read(b"".join(headers) + file + bytes(1024))
 
 
 def test_extended_attributes_are_bytes() -> None:
