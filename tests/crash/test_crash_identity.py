@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -22,8 +23,15 @@ pytestmark = pytest.mark.root
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 END_SECONDS = 20.0
 TRIES = 200  # another process of this namespace may take the number first
+
+
+@pytest.fixture(autouse=True)
+def no_subreaper() -> None:
+    """The end of a process frees its number, also where earlier tests made this one the reaper of orphans."""
+    assert ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
 
 
 @contextmanager
@@ -108,8 +116,18 @@ class RebootableDaemon(FaultyDaemon):
         """No process, mount, namespace, link, cgroup or file of /run survives; disks do."""
         self._remove_traces()
         self.state.mkdir(mode=0o711)
-        for command in ("-F", "-X"):
-            subprocess.run(["iptables", "-t", "nat", command], check=True)
+        # Rules are lost, too. But of those here only its own: other tests may have left some.
+        saved = subprocess.run(["iptables-save", "-t", "nat"], check=True, capture_output=True, text=True)
+        lines = saved.stdout.splitlines(keepends=True)
+        ours = [
+            line.split()[-1] for line in lines if f'name: \\"{self.network}\\"' in line and " -j CNI-" in line
+        ]
+        kept = [
+            line
+            for line in lines
+            if f'name: \\"{self.network}\\"' not in line and not any(chain in line for chain in ours)
+        ]
+        subprocess.run(["iptables-restore"], input="".join(kept), check=True, text=True)
 
 
 @contextmanager

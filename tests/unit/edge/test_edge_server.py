@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 
@@ -20,6 +21,12 @@ from noded import errors
 from noded.edge.method import server_stream, unary
 from noded.edge.server import LIMIT_BYTES, Server
 from noded.proto.runtime import v1
+
+
+@pytest.fixture(autouse=True)
+def every_level(caplog):
+    """What other tests set the log up for must not hide what these look for."""
+    caplog.set_level(logging.DEBUG)
 
 
 async def failure(call):

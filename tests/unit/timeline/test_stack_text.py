@@ -57,7 +57,7 @@ def test_tasks_are_shown_below_those_that_wait_for_them_with_their_calls():
     below = lines[lines.index(worker) :]
     child = next(line for line in below if line.endswith("waits_for_ever op=abcd1234"))
     assert len(child) - len(child.lstrip()) > len(worker) - len(worker.lstrip())
-    place = "tests/unit/timeline/test_stacks.py:"
+    place = "tests/unit/timeline/test_stack_text.py:"
     assert any(place in line and line.endswith(" waits_for_ever") for line in below)
 
 
