@@ -20,6 +20,7 @@ from tests.support.daemon import REPOSITORY
 pytestmark = pytest.mark.root
 
 WITHIN = 0.05
+OWN = 0.1  # part of a start's calls that no step explains
 
 
 def timeline(daemon, *arguments: str, fails: bool = False) -> str:
@@ -94,9 +95,10 @@ def test_a_timeline_explains_the_time_that_the_client_measured(daemon, cri):
     assert {"manifest", "layers", "download", "inflate and extract", "publish"} <= set(names(pulled["steps"]))
     assert {"rootfs", "spec", "start conmon", "runc create"} <= set(names(create["steps"]))
     assert "runc start" in names(start["steps"])
-    # What is left is the daemon's own: decoding, two event loops, the answer.
+    # What is left is the daemon's own: decoding, two event loops, the answer. It is a millisecond for each
+    # call, more on a busy machine.
     took_ns = sum(call["end_ns"] - call["start_ns"] for call in calls)
-    assert sum(covered_ns(call) for call in calls) >= took_ns * (1 - WITHIN), calls
+    assert sum(covered_ns(call) for call in calls) >= took_ns * (1 - OWN), calls
     print(
         f"measured {measured_ns / 1e6:.1f} ms, timeline {(phase['end_ns'] - phase['start_ns']) / 1e6:.1f} ms"
     )
