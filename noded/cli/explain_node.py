@@ -29,7 +29,7 @@ from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode, PodConfig, ProfileType
 from noded.model.runtime import RuntimeFeatures
 from noded.plugins import Hooks, discover
-from noded.spec.annotations import STOP_SIGNAL
+from noded.spec.annotations import stop_signal
 from noded.spec.explain.case import Case
 from noded.spec.features import container_features
 from noded.spec.granted import granted
@@ -44,7 +44,7 @@ from noded.spec.inputs import (
     SpecPolicy,
 )
 from noded.spec.namespaces import pid_mode, user_namespace
-from noded.spec.pod_features import log_mounts, pod_features
+from noded.spec.pod_features import log_mounts, log_path, pod_features
 from noded.spec.policy import spec_policy
 from noded.spec.process import parse_rlimits
 from noded.spec.seccomp.annotations import notify_mode, profile_reference
@@ -131,12 +131,8 @@ class OnThisNode:
             devices=self._devices(asked.container),
             host_devices=host_devices() if container.security.privileged else (),
             hostname=effective_hostname(pod, socket.gethostname()),
-            log_path=os.path.join(pod.log_directory, container.log_path) if container.log_path else "",
-            stop_signal=container.stop_signal
-            or features.stop_signal
-            or self._image.stop_signal
-            or self._image.annotations.get(STOP_SIGNAL, "")
-            or "SIGTERM",
+            log_path=log_path(pod, container),
+            stop_signal=stop_signal(container, features.stop_signal, self._image),
             block_io=await blockio_of(config, self._facts, annotations, name),
             rdt_class=await rdt_of(config, annotations, name),
             seccomp_profile=self._profile(),

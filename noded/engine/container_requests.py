@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from noded.config import Config
 from noded.engine.container_ladder import pod_user_namespace
@@ -23,11 +22,11 @@ from noded.model.container import ContainerConfig, ContainerKey, Mount
 from noded.model.host import HostFacts
 from noded.model.image import Image
 from noded.model.lifecycle import ContainerIntent
-from noded.model.pod import PodConfig
 from noded.model.records import ContainerRecord
 from noded.model.runtime import RuntimeFeatures
-from noded.spec.annotations import STOP_SIGNAL
+from noded.spec.annotations import stop_signal
 from noded.spec.features import container_features
+from noded.spec.pod_features import log_path
 from noded.spec.seccomp.annotations import NotifyMode, notify_mode
 from noded.spec.validate import validate_container
 from noded.tracing.spans import span, wait
@@ -164,14 +163,13 @@ class ContainerRequests:
         return NotifyMode.RECORD if wished else mode
 
     def _stop_signal(self, sandbox: PodSandbox, config: ContainerConfig, image: Image) -> str:
-        """The client's word, an allowed annotation of the pod, the image's configuration, its annotation."""
-        if config.stop_signal:
-            return config.stop_signal
-        annotations = sandbox.record.config.annotations
-        allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
-        asked = container_features(annotations, config.name, allowed, self._config.allowed_devices)
-        of_image = image.config.stop_signal or image.config.annotations.get(STOP_SIGNAL, "")
-        return asked.stop_signal or of_image or "SIGTERM"
+        of_pod = ""
+        if not config.stop_signal:
+            annotations = sandbox.record.config.annotations
+            allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
+            asked = container_features(annotations, config.name, allowed, self._config.allowed_devices)
+            of_pod = asked.stop_signal
+        return stop_signal(config, of_pod, image.config)
 
     def _volume_image(self, mount: Mount, field: str) -> Image | None:
         """The image of an image volume, None for other mounts."""
@@ -196,10 +194,3 @@ def _check_restorable(
         raise Unimplemented("containers of a pod with a user namespace cannot be restored from a checkpoint")
     if mode is not None:
         raise Unimplemented("what a restored container calls cannot be told: CRIU restores its own filters")
-
-
-def log_path(pod: PodConfig, container: ContainerConfig) -> str:
-    """The absolute log path, "" when the client asked for none."""
-    if not pod.log_directory or not container.log_path:
-        return ""
-    return str(PurePosixPath(pod.log_directory) / container.log_path)

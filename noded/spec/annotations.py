@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
+from noded.model.container import ContainerConfig
+from noded.model.image import ImageConfig
 from noded.model.pod import PodConfig
 from noded.spec.inputs import ContainerInputs, InfraInputs, SpecPolicy
 from noded.spec.pod_features import pod_resources
@@ -24,6 +26,16 @@ _NEW_KEYS = {
     "PodLinuxOverhead": "pod-linux-overhead.crio.io",
     "PodLinuxResources": "pod-linux-resources.crio.io",
 }
+
+
+def stop_signal(container: ContainerConfig, of_pod: str, image: ImageConfig) -> str:
+    """The name of the signal that asks a container to end.
+
+    The client's word, an allowed annotation of the pod (`of_pod`, "" = none), the image's configuration, its
+    annotation, SIGTERM.
+    """
+    of_image = image.stop_signal or image.annotations.get(STOP_SIGNAL, "")
+    return container.stop_signal or of_pod or of_image or "SIGTERM"
 
 
 def container_annotations(inputs: ContainerInputs) -> dict[str, str]:

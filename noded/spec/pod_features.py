@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from noded.errors import InvalidArgument
 from noded.model.container import ContainerConfig
@@ -65,6 +66,13 @@ def log_mounts(pod: PodConfig, container: ContainerConfig, volume: str) -> tuple
         for mount in container.mounts
         if mount.host_path.rstrip("/").endswith(f"{_EMPTY_DIR}{volume}")
     )
+
+
+def log_path(pod: PodConfig, container: ContainerConfig) -> str:
+    """The absolute path of a container's log, "" when the client asked for none."""
+    if not pod.log_directory or not container.log_path:
+        return ""
+    return str(PurePosixPath(pod.log_directory) / container.log_path)
 
 
 def log_link(pod: PodConfig, log_path: str, container_id: str) -> tuple[str, str] | None:
