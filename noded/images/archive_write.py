@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import trio
-
 from noded.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
 from noded.host import files, libc
 from noded.images.archive_files import expand, scratch_file
 from noded.images.archive_read import CONTAINERD_NAME, REF_NAME
 from noded.images.content import ContentStore
+from noded.images.interruptible import InterruptibleReader
 from noded.model.image import Image, LayerRef
 from noded.wire import digest as digests
 from noded.wire import manifest as manifests
@@ -46,8 +45,7 @@ class TarSink:
         self._written.add(name)
         member = tarfile.TarInfo(name)
         member.size, member.mode = size, 0o644
-        file: Any = _Cancellable(source)  # the stub asks for a whole file, tarfile for read() alone
-        self._tar.addfile(member, file)
+        self._tar.addfile(member, InterruptibleReader(source))
 
     def close(self) -> None:
         self._tar.close()
@@ -61,18 +59,9 @@ class DirectorySink:
         path = self._directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError), path.open("xb") as target:
-            reader = _Cancellable(source)
+            reader = InterruptibleReader(source)
             while chunk := reader.read(_CHUNK_BYTES):
                 target.write(chunk)
-
-
-class _Cancellable:
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-
-    def read(self, size: int) -> bytes:
-        trio.from_thread.check_cancelled()
-        return self._source.read(size)
 
 
 def write_archive(images: Sequence[Image], path: Path, form: str, content: ContentStore) -> None:
