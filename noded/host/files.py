@@ -14,6 +14,7 @@ from noded.host.beneath import open_beneath, resolve_beneath
 from noded.host.trees import remove_tree
 
 __all__ = [
+    "names_in",
     "open_beneath",
     "publish",
     "read_beneath",
@@ -73,13 +74,17 @@ def link(path: Path, target: str) -> None:
             raise libc.os_error(error, f"cannot make the link {path}") from None
 
 
+def names_in(directory: Path) -> list[str]:
+    """What is in a directory, nothing where there is none. Raises: OSError."""
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def remove_temporaries(directory: Path) -> None:
     """Remove what a crash in the middle of `publish` left in a directory. Only while nobody publishes."""
-    try:
-        names = os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
+    for name in names_in(directory):
         if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
             (directory / name).unlink(missing_ok=True)
 

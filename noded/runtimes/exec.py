@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, FailedPrecondition, Internal, NodedError, Unavailable
-from noded.host.files import publish
+from noded.host.files import names_in, publish
 from noded.host.processes import ProcessIdentity, children_of, reap
 from noded.model.runtime import ExecResult, TaskRef
 from noded.runtimes.command import CommandLine, clean_environment, umask_of
@@ -35,7 +35,7 @@ from noded.runtimes.killing import (
     wait_dead,
     wait_gone,
 )
-from noded.runtimes.records import EXEC_PREFIX, names_in, read_pid_file
+from noded.runtimes.records import EXEC_PREFIX, read_pid_file
 
 _log = structlog.get_logger(__name__)
 

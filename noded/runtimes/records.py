@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from noded.host.files import publish
+from noded.host.files import names_in, publish
 from noded.host.processes import ProcessIdentity
 from noded.host.small_files import read_small
 
@@ -140,14 +139,6 @@ def read_pid_file(path: Path) -> int | None:
 def runtime_state(root: Path, task_id: str) -> list[Path]:
     """What a runtime keeps about a task below its root: a directory ID, or files ID_sandbox:SANDBOX.*."""
     return [root / name for name in names_in(root) if name.startswith(task_id)]
-
-
-def names_in(directory: Path) -> list[str]:
-    """What is in a directory, nothing where there is none. Raises: OSError."""
-    try:
-        return os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def leftovers(bundle: Path) -> list[Path]:

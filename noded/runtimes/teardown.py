@@ -21,14 +21,14 @@ import trio
 
 from noded.errors import DeadlineExceeded, NodedError, Unavailable
 from noded.host.cgroups import Cgroups
-from noded.host.files import remove_temporaries
+from noded.host.files import names_in, remove_temporaries
 from noded.host.processes import ProcessIdentity, reap
 from noded.model.runtime import TaskRef
 from noded.runtimes.command import CommandLine
 from noded.runtimes.failures import ending, plain_words
 from noded.runtimes.killing import is_stopped, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.monitor import Exits
-from noded.runtimes.records import leftovers, names_in, read_record, runtime_state
+from noded.runtimes.records import leftovers, read_record, runtime_state
 
 _log = structlog.get_logger(__name__)
 
