@@ -66,6 +66,8 @@ class Gate:
         self.answered = 0
         self.asked = asyncio.Event()  # all of them were answered once
         self._unasked = set(known)
+        if not known:  # nobody is to be waited for
+            self.asked.set()
         self.opened = asyncio.Event()
         self.make: Callable[..., Call] | None = None
 
