@@ -46,7 +46,7 @@ def parse_options(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     Raises: InvalidArgument naming file and line where known, the key, and the nearest valid key.
     """
     hints = get_type_hints(cls, include_extras=True)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type] # T is a dataclass
     for key in table:
         if key not in fields:
             raise unknown_key(table, key, where, fields)

@@ -88,7 +88,7 @@ def _overridden(resources: WorkloadResources, changes: Mapping[str, object], whe
             values[name] = int(text)
     if not values.get("cpuset", "x"):
         del values["cpuset"]
-    changed = dataclasses.replace(resources, **values)  # type: ignore[arg-type]
+    changed = dataclasses.replace(resources, **values)  # type: ignore[arg-type] # `_NAMES` are its fields
     check_workload_resources(changed, where)
     return changed
 

@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Callable
 from typing import TypeAlias
 
+from noded.cli.grammar import DOCUMENT
+
 DEFAULT_ADDRESS = "unix:///run/noded/noded.sock"
 DEFAULT_CONFIG = "/etc/noded/noded.toml"
 EXAMPLES = "examples:"  # what stands above the example of a command
@@ -82,7 +84,7 @@ def json_option(command: argparse.ArgumentParser, document: str, *, always: bool
     """
     text = "print JSON; this command always does" if always else "print JSON"
     command.add_argument("--json", action="store_true", help=f"{text} (see noded-schema)")
-    command.set_defaults(json_document=document)
+    command.set_defaults(**{DOCUMENT: document})
 
 
 def quiet_option(command: argparse.ArgumentParser) -> None:

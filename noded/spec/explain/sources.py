@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -348,7 +348,8 @@ def _user(inputs: ContainerInputs, path: Path) -> Source:
 
 
 def _plain(kind: Kind, owner: type, path: Path) -> Source | None:
-    return Source(kind, _path(path[0], path[1:])) if path[0] in owner.__dataclass_fields__ else None  # type: ignore[attr-defined]
+    known = {field.name for field in fields(owner)}
+    return Source(kind, _path(path[0], path[1:])) if path[0] in known else None
 
 
 def _path(name: str, rest: Path) -> str:
