@@ -16,6 +16,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))  # for `import tests.support`, however pytest was started
 
+from tests.support.counts import full_counts  # noqa: E402
+
 if TYPE_CHECKING:
     from tests.support.cri_client import Cri
     from tests.support.daemon import NodedDaemon
@@ -33,20 +35,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # A slow machine is no failure; a thorough run looks further.
     hypothesis.settings.register_profile("ci", deadline=None)
     hypothesis.settings.register_profile("prove", deadline=None, max_examples=1000)
-    hypothesis.settings.load_profile("prove" if _full_counts() else "ci")
+    hypothesis.settings.load_profile("prove" if full_counts() else "ci")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     user = "root" if os.geteuid() == 0 else "an unprivileged user: tests that need root are skipped"
     return [
         f"seed: {_seed(config)} (another: --hypothesis-seed=N)",
-        f"counts: {'full' if _full_counts() else 'those of continuous integration (full: NODED_PROVE=1)'}",
+        f"counts: {'full' if full_counts() else 'those of continuous integration (full: NODED_PROVE=1)'}",
         f"running as {user}",
     ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not _full_counts():
+    if not full_counts():
         dropped = _rotated_out(_seed(config), items)
         config.hook.pytest_deselected(items=[item for item in items if item in dropped])
         items[:] = [item for item in items if item not in dropped]
@@ -88,10 +90,6 @@ def _seed(config: pytest.Config) -> int:
     return int(config.getoption("hypothesis_seed"))
 
 
-def _full_counts() -> bool:
-    return os.environ.get("NODED_PROVE", "") not in ("", "0")
-
-
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """Seed of this run: `--hypothesis-seed`, fixed by default."""
@@ -108,7 +106,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 @pytest.fixture
 def counts() -> Any:
     """`counts(ci, full)`: how often to do a thing, the full count under `make prove`."""
-    return lambda ci, full: full if _full_counts() else ci
+    return lambda ci, full: full if full_counts() else ci
 
 
 @pytest.fixture(scope="session")

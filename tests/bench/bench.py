@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from tests.bench.images import Images, push_small
 from tests.bench.results import Results
 from tests.bench.systems import CONTAINERD, Containerd, Endpoint, Noded, Subject, System
 from tests.support.cri_client import Cri
+from tests.support.disks import loop_mounted
 from tests.support.registry import Registry
 
 Factory = Callable[[Path], System]
@@ -180,14 +180,6 @@ def crowd(subject: Subject, image: str, pods: int, containers: int = 1) -> Itera
 @contextmanager
 def fresh_filesystem(directory: Path, size_bytes: int) -> Iterator[Path]:
     """An ext4 of its own on a loop device: a used one makes the next run pay for its deletions."""
-    image, mount = directory / "fs.img", directory / "fs"
-    mount.mkdir(exist_ok=True)
-    with image.open("wb") as file:
-        file.truncate(size_bytes)
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
-    try:
+    mkfs = ("mkfs.ext4", "-E", "lazy_itable_init=0")
+    with loop_mounted(directory / "fs.img", directory / "fs", size_bytes, *mkfs) as mount:
         yield mount
-    finally:
-        subprocess.run(["umount", "--lazy", mount], check=True)
-        image.unlink()

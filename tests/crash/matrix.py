@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tests.crash.faults import ACTS, MOMENTS
 from tests.support.commit import describe_tree
+from tests.support.counts import full_counts
 
 TABLE = Path(__file__).with_name("MATRIX.md")
 BUILD = Path(__file__).resolve().parents[2] / "build"
@@ -31,11 +31,6 @@ _SECTION = re.compile(
 )
 _COLUMNS = [(act, moment) for act in ACTS for moment in MOMENTS]
 _NAMES = {"error": "error", "hold": "cancel", "kill": "SIGKILL"}
-
-
-def full_counts() -> bool:
-    """Whether all cells are to run."""
-    return os.environ.get("NODED_PROVE", "") not in ("", "0")
 
 
 @dataclass

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from noded.host import libc
 from tests.crash.faults import FaultyDaemon
 from tests.crash.world import World
+from tests.support.processes import monitors
 
 pytestmark = pytest.mark.root
 
@@ -31,7 +33,7 @@ TRIES = 200  # another process of this namespace may take the number first
 @pytest.fixture(autouse=True)
 def no_subreaper() -> None:
     """The end of a process frees its number, also where earlier tests made this one the reaper of orphans."""
-    assert ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+    libc.call("prctl", ctypes.c_int(PR_SET_CHILD_SUBREAPER), *(ctypes.c_ulong(0) for _ in range(4)))
 
 
 @contextmanager
@@ -59,19 +61,6 @@ def end(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     assert select.select([process], [], [], END_SECONDS)[0]
     os.close(process)
-
-
-def monitors(identity: str) -> list[int]:
-    """The process ids of conmon of a container or sandbox."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"--cid" in words and words[words.index(b"--cid") + 1] == identity.encode():
-            found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.parametrize("handler", ["runc", "crun"])

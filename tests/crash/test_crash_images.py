@@ -19,9 +19,10 @@ import pytest
 
 from tests.crash.effects import EFFECTS, Effect
 from tests.crash.faults import ACTS, MOMENTS, Fault
-from tests.crash.matrix import Results, full_counts
+from tests.crash.matrix import Results
 from tests.crash.world import SETTLE_SECONDS, World
 from tests.support import images
+from tests.support.counts import full_counts
 from tests.support.oracle import describe_difference
 from tests.support.registry import Registry
 

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from tests.crash.world import HANDLERS, IMAGE, World
+from tests.support.counts import full_counts
 
 pytestmark = pytest.mark.root
 
@@ -25,8 +26,7 @@ CALL_SECONDS = 60.0
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A thousand kills under `make prove`, in parts of some minutes each; otherwise ten."""
-    full = os.environ.get("NODED_PROVE", "") not in ("", "0")
-    kills, size = (1000, 100) if full else (10, 10)
+    kills, size = (1000, 100) if full_counts() else (10, 10)
     parts = [range(first, first + size) for first in range(0, kills, size)]
     metafunc.parametrize("part", parts, ids=[f"{part.start}-{part.stop - 1}" for part in parts])
 

@@ -18,8 +18,9 @@ import grpc
 import pytest
 
 from tests.crash.faults import ACTS, MOMENTS, Fault, ladders
-from tests.crash.matrix import Results, full_counts
+from tests.crash.matrix import Results
 from tests.crash.world import HANDLERS, World
+from tests.support.counts import full_counts
 
 pytestmark = pytest.mark.root
 

@@ -23,8 +23,9 @@ import pytest
 from noded.store.database import Migration
 from noded.store.schema import MIGRATIONS
 from tests.crash.faults import ACTS, MOMENTS, Fault, FaultyDaemon
-from tests.crash.matrix import Results, full_counts
+from tests.crash.matrix import Results
 from tests.crash.world import World
+from tests.support.counts import full_counts
 
 pytestmark = pytest.mark.root
 

@@ -19,6 +19,7 @@ import pytest
 from tests.crash import programs
 from tests.crash.programs import OCI_VERB, Stand
 from tests.crash.world import World
+from tests.support.processes import monitors
 
 pytestmark = pytest.mark.root
 
@@ -213,19 +214,6 @@ def test_a_hanging_create_holds_nobody_else_up(shared, runc, seed):
     shared.assert_unchanged(before)
 
 
-def monitors(world: World, container: str) -> list[int]:
-    """The pids of the conmon processes of a container."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"--cid" in words and words[words.index(b"--cid") + 1] == container.encode():
-            found.append(int(path.parent.name))
-    return found
-
-
 @pytest.mark.rotated(1)
 @pytest.mark.parametrize("handler", ["runc", "crun"])
 def test_pods_with_stopped_monitors_end_in_bounded_time(shared, handler, seed):
@@ -238,7 +226,7 @@ def test_pods_with_stopped_monitors_end_in_bounded_time(shared, handler, seed):
         pod, config = shared.pod(handler)
         container = cri.run_container(pod, shared.main(), config)
         pods.append(pod)
-        for pid in (*monitors(shared, container), *monitors(shared, pod)):
+        for pid in (*monitors(container), *monitors(pod)):
             os.kill(pid, signal.SIGSTOP)
     started = time.monotonic()
     with ThreadPoolExecutor(5) as clients:
@@ -266,7 +254,7 @@ def test_a_killed_monitor_ends_its_container_and_no_other(shared, handler, seed)
     pod, config = shared.pod(handler)
     first = cri.run_container(pod, shared.main("first"), config)
     second = cri.run_container(pod, shared.main("second"), config)
-    for pid in monitors(shared, first):
+    for pid in monitors(first):
         os.kill(pid, signal.SIGKILL)
     until(lambda: cri.status(first).state == cri.pb.CONTAINER_EXITED, "the container ends")
     status = cri.status(first)

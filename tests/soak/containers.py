@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from tests.crash.world import IMAGE
@@ -14,6 +13,7 @@ from tests.soak.model import ABSENT, CREATED, EXITED, READY, RUNNING, ContainerM
 from tests.soak.node import NOBODY, Code, Node, Refused
 from tests.soak.pods import Pods
 from tests.soak.steps import Step
+from tests.support.processes import monitors
 
 # What they run: name -> command, and the codes that it ends with by itself.
 PROGRAMS = {
@@ -225,11 +225,9 @@ class Containers:
         _, container = self.container(step)
         if container.may_be != {RUNNING}:
             return
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                words = path.read_bytes().split(b"\0")
-                if b"--cid" in words and words[words.index(b"--cid") + 1] == container.identity.encode():
-                    os.kill(int(path.parent.name), signal.SIGKILL)
+        for pid in monitors(container.identity):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         container.may_be, container.codes = {RUNNING, EXITED}, set()
         self.node.until(
             lambda: self._state_of(container) == EXITED,

@@ -76,6 +76,19 @@ def end(process: subprocess.Popen[bytes], seconds: float = 10.0) -> int:
     return process.wait()
 
 
+def monitors(identity: str) -> list[int]:
+    """The process ids of conmon of a container or a pod sandbox."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"--cid" in words and words[words.index(b"--cid") + 1] == identity.encode():
+            found.append(int(path.parent.name))
+    return found
+
+
 @contextmanager
 def kept_stopped(pid: int) -> Iterator[None]:
     """Have a process stopped again and again (SIGSTOP), whoever continues it, until it is gone."""

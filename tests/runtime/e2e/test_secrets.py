@@ -16,6 +16,7 @@ from tests.crash.programs import CNI_VERB, OCI_VERB, Stand
 from tests.support import images
 from tests.support.cni import plugin_path
 from tests.support.daemon import NodedDaemon
+from tests.support.processes import monitors
 from tests.support.registry import PASSWORD, USER, Registry
 
 pytestmark = pytest.mark.root
@@ -103,19 +104,6 @@ def test_children_inherit_nothing_and_logs_tell_no_secret(tmp_path: Path) -> Non
         basic = base64.b64encode(f"{USER}:{password}".encode()).decode()
         assert password not in log
         assert basic not in log
-
-
-def monitors(identity: str) -> list[int]:
-    """The conmon processes of a container or a pod."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"--cid" in words and words[words.index(b"--cid") + 1] == identity.encode():
-            found.append(int(path.parent.name))
-    return found
 
 
 def process_of(cri, container: str) -> int:
