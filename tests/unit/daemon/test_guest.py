@@ -50,9 +50,9 @@ async def host(core, *args, beside=None) -> object:
 
 
 def exhaust_idle_threads() -> threading.Event:
-    """Keep every idle worker of trio busy until the event is set."""
+    """Keep every idle worker of trio busy, those that earlier tests left too, until the event is set."""
     release = threading.Event()
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS + threading.active_count()):
         trio.lowlevel.start_thread_soon(release.wait, lambda _: None)
     return release
 
