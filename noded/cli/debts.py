@@ -48,17 +48,17 @@ async def _list(arguments: argparse.Namespace) -> admin.ListDebtsResponse:
 
 def forgive(arguments: argparse.Namespace) -> int:
     """Make the daemon give up one teardown."""
-    wait_for(_forgive(arguments))
+    debt_id = wait_for(_forgive(arguments)).id
     if arguments.json:
-        forgiven: Forgiven = {"id": arguments.id}
+        forgiven: Forgiven = {"id": debt_id}
         print_json(forgiven)
     else:
-        print(f"forgiven: {arguments.id}; what it would have removed is still on this node")
+        print(f"forgiven: {debt_id}; what it would have removed is still on this node")
     return 0
 
 
-async def _forgive(arguments: argparse.Namespace) -> None:
+async def _forgive(arguments: argparse.Namespace) -> admin.ForgiveDebtResponse:
     timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
     async with Daemon(arguments.address) as daemon:
         request = admin.ForgiveDebtRequest(id=arguments.id)
-        await daemon.admin("ForgiveDebt", request, admin.ForgiveDebtResponse, timeout)
+        return await daemon.admin("ForgiveDebt", request, admin.ForgiveDebtResponse, timeout)

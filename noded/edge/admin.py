@@ -98,10 +98,10 @@ class AdminService:
         )
 
     async def forgive(self, request: v1.ForgiveDebtRequest, deadline: Deadline) -> v1.ForgiveDebtResponse:
-        await self._bridge.call(
+        forgiven = await self._bridge.call(
             self._node.forgive, required(request.id, "id"), deadline_seconds=deadline.budget_seconds()
         )
-        return v1.ForgiveDebtResponse()
+        return v1.ForgiveDebtResponse(id=forgiven)
 
     async def record_seccomp(
         self, request: v1.RecordSeccompRequest, deadline: Deadline

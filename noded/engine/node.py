@@ -127,6 +127,6 @@ class Node:
         """Everything owed."""
         return self._sandboxes.debts()
 
-    async def forgive(self, debt_id: str) -> None:
-        """Give up one debt. Raises NotFound."""
-        await self._sandboxes.forgive(debt_id)
+    async def forgive(self, debt_id: str) -> str:
+        """Give up one debt; return its whole id. Raises NotFound."""
+        return await self._sandboxes.forgive(debt_id)

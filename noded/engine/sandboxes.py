@@ -412,10 +412,14 @@ class Sandboxes:
             if (owed := sandbox.record.owed) is not None
         ]
 
-    async def forgive(self, debt_id: str) -> None:
+    async def forgive(self, debt_id: str) -> str:
         """Give up what a sandbox owes and forget the CNI attachment, on an operator's word.
 
-        Raises: NotFound, or the error of a rung that is not the network's.
+        Args:
+            debt_id: the debt's id, or a start of it that fits no other.
+
+        Returns: the whole id.
+        Raises: NotFound, InvalidArgument where several fit, or the error of a rung that is not the network's.
         """
         owing = [one for one in self._registry.sandboxes() if one.record.owed is not None]
         fitting = [one for one in owing if one.id.startswith(debt_id)]
@@ -428,6 +432,7 @@ class Sandboxes:
         async with sandbox.lock:
             await sandbox.commit(attachments=(), results=())
         await self.retry(sandbox)
+        return sandbox.id
 
     # resources
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -22,6 +23,9 @@ __all__ = ["container", "image", "loaded"]  # fixtures
 
 # What prints no data of its own: the daemon's log, output of containers, a test's, TOML with comments.
 WITHOUT = {"serve", "exec", "run", "demo", "plugins check", "config default"}
+# Of a daemon with one pod, one container and one image: those that take no operand.
+PLAIN = ("version", "status", "debts list", "images df")
+LISTS = ("pods", "ps", "stats", "images ls")
 SCHEMAS = {name: schema(find(document), name) for name, (document, _) in documents().items()}
 
 
@@ -35,6 +39,18 @@ def test_every_command_that_prints_data_has_a_schema():
             yield " ".join(path)
 
     assert set(names(grammar.parser(), ())) == set(SCHEMAS) | WITHOUT
+
+
+def test_what_a_command_prints_is_held_to_its_schema_by_some_test():
+    tests = Path(__file__).resolve().parents[1]
+    everywhere = "".join(path.read_text() for path in tests.rglob("test_*.py"))
+    held = {
+        *PLAIN,
+        *LISTS,
+        *re.findall(r'\bdocumented\("([a-z -]+)", (?!json)', everywhere),
+        *re.findall(r'\bdocument\(.*, name="([a-z -]+)"', Path(__file__).read_text()),
+    }
+    assert held == set(SCHEMAS)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -95,9 +111,9 @@ def test_commands_of_a_running_daemon(daemon, cri, container, image, tmp_path, c
         return documented(name or " ".join(words), printed(capsys, *asked, status=status))
 
     config = ("--config", str(daemon.config))
-    for name in ("version", "status", "debts list", "images df"):
+    for name in PLAIN:
         document(*name.split())
-    for name in ("pods", "ps", "stats", "images ls"):
+    for name in LISTS:
         assert len(document(*name.split())) == 1
     assert document("explain", container, name="explain")["peers"]
     assert document("timeline", name="timeline")["pods"]

@@ -291,7 +291,7 @@ class Node(Protocol):
 
     def debts(self) -> Sequence[Debt]: ...
 
-    async def forgive(self, id: str) -> None: ...  # noqa: A002
+    async def forgive(self, id: str) -> str: ...  # noqa: A002
 
 
 class Timelines(Protocol):

@@ -131,6 +131,21 @@ def test_a_failing_delete_is_owed_and_told_and_paid_later(daemon, cri, bridge_pl
     oracle.assert_unchanged(before, settle_seconds=20)
 
 
+def test_a_debt_that_an_operator_forgives_is_not_paid(daemon, cri, bridge_plugin, capsys):
+    pod = cri.run_pod(daemon.pod_config(cri))
+    bridge_plugin.fail("DEL")
+    with pytest.raises(grpc.RpcError):
+        cri.stop_pod(pod)
+    runs = len(bridge_plugin.runs("DEL"))
+    address = ["--address", daemon.address]
+    assert command.run(["debts", "forgive", pod[:12], "--json", *address]) == 0
+    assert documented("debts forgive", capsys.readouterr().out) == {"id": pod}
+    assert command.run(["debts", "list", "--json", *address]) == 0
+    assert documented("debts list", capsys.readouterr().out) == []
+    cri.remove_pod(pod)
+    assert len(bridge_plugin.runs("DEL")) == runs
+
+
 def test_two_daemons_cannot_share_a_root(daemon, tmp_path: Path):
     import subprocess
     import sys

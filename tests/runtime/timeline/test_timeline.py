@@ -16,6 +16,7 @@ from noded.model.timeline import from_json
 from tests.bench.measures.timeline import cost_seconds
 from tests.runtime.e2e.conftest import HOST
 from tests.support.daemon import REPOSITORY
+from tests.support.documents import documented
 
 pytestmark = pytest.mark.root
 
@@ -34,7 +35,7 @@ def timeline(daemon, *arguments: str, fails: bool = False) -> str:
 
 
 def document(daemon, *arguments: str) -> dict:
-    found = json.loads(timeline(daemon, *arguments, "--json"))
+    found = documented("timeline", timeline(daemon, *arguments, "--json"))
     assert found["schema"] == "noded.timeline/1"
     return found["pods"][-1]
 

@@ -470,14 +470,16 @@ def test_admin_loads_and_saves_images(serve, stubs):
 def test_admin_lists_debts_oldest_first_and_forgives_one(serve, stubs):
     async def main():
         node = core()
+        node.sink.results["forgive"] = "d1"
         async with serve(node) as client:
             debts = (await client.admin.ListDebts(stubs.admin.ListDebtsRequest())).debts
             assert [(debt.id, debt.tries, debt.last_error) for debt in debts] == [
                 ("d1", 1, "x"),
                 ("d2", 3, "no plugin"),
             ]
-            await client.admin.ForgiveDebt(stubs.admin.ForgiveDebtRequest(id="d1"))
-            assert client.bridge.asked[0].args == ("d1",)
+            forgiven = await client.admin.ForgiveDebt(stubs.admin.ForgiveDebtRequest(id="d"))
+            assert forgiven.id == "d1"
+            assert client.bridge.asked[0].args == ("d",)
             node.sink.error = NotFound("no debt d9")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await client.admin.ForgiveDebt(stubs.admin.ForgiveDebtRequest(id="d9"))

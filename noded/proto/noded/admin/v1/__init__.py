@@ -131,7 +131,10 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ForgiveDebtResponse(betterproto2.Message):
-    pass
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of the debt that was given up, in full
+    """
 
 
 default_message_pool.register_message(
