@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from noded.edge.cri.metric_family import COUNTER, GAUGE, NS, Family, Values
 from noded.host.cgroup_detail import CgroupDetail
@@ -26,21 +26,36 @@ def _unlimited_is_zero(limit: int | None) -> int:
     return 0 if limit is None else limit
 
 
-def _waiting(pick: Callable[[CgroupDetail], Pressure | None]) -> Callable[[CgroupDetail], Values]:
-    def values(detail: CgroupDetail) -> Values:
+_PRESSURES: tuple[tuple[str, str, Callable[[CgroupDetail], Pressure | None]], ...] = (
+    ("cpu", "a CPU", lambda d: d.usage.cpu_pressure),
+    ("io", "I/O", lambda d: d.usage.io_pressure),
+    ("memory", "memory", lambda d: d.usage.memory_pressure),
+)
+
+
+def _pressures() -> Iterator[Family]:
+    """Pressure stall information (accounting/psi.rst): two counters for each resource."""
+    for resource, awaited, pick in _PRESSURES:
+        for share, tasks, full in (("stalled", "all tasks", True), ("waiting", "some task", False)):
+            yield Family(
+                f"container_pressure_{resource}_{share}_seconds_total",
+                f"Time in which {tasks} waited for {awaited}, in seconds.",
+                COUNTER,
+                of_cgroup=_stall_seconds(pick, full=full),
+            )
+
+
+def _stall_seconds(
+    pick: Callable[[CgroupDetail], Pressure | None], *, full: bool
+) -> Callable[[CgroupDetail], Values]:
+    def seconds(detail: CgroupDetail) -> int | None:
         pressure = pick(detail)
-        return (((), None if pressure is None else pressure.some.total_us // 1_000_000),)
+        if pressure is None:
+            return None
+        stall = pressure.full if full else pressure.some
+        return None if stall is None else stall.total_us // 1_000_000
 
-    return values
-
-
-def _stalled(pick: Callable[[CgroupDetail], Pressure | None]) -> Callable[[CgroupDetail], Values]:
-    def values(detail: CgroupDetail) -> Values:
-        pressure = pick(detail)
-        full = None if pressure is None else pressure.full
-        return (((), None if full is None else full.total_us // 1_000_000),)
-
-    return values
+    return _one(seconds)
 
 
 def _blkio(detail: CgroupDetail) -> Values:
@@ -212,42 +227,7 @@ OF_CGROUPS: tuple[Family, ...] = (
         COUNTER,
         lambda d: d.oom_kills,
     ),
-    Family(
-        "container_pressure_cpu_stalled_seconds_total",
-        "Time in which all tasks waited for a CPU, in seconds.",
-        COUNTER,
-        of_cgroup=_stalled(lambda d: d.usage.cpu_pressure),
-    ),
-    Family(
-        "container_pressure_cpu_waiting_seconds_total",
-        "Time in which some task waited for a CPU, in seconds.",
-        COUNTER,
-        of_cgroup=_waiting(lambda d: d.usage.cpu_pressure),
-    ),
-    Family(
-        "container_pressure_io_stalled_seconds_total",
-        "Time in which all tasks waited for I/O, in seconds.",
-        COUNTER,
-        of_cgroup=_stalled(lambda d: d.usage.io_pressure),
-    ),
-    Family(
-        "container_pressure_io_waiting_seconds_total",
-        "Time in which some task waited for I/O, in seconds.",
-        COUNTER,
-        of_cgroup=_waiting(lambda d: d.usage.io_pressure),
-    ),
-    Family(
-        "container_pressure_memory_stalled_seconds_total",
-        "Time in which all tasks waited for memory, in seconds.",
-        COUNTER,
-        of_cgroup=_stalled(lambda d: d.usage.memory_pressure),
-    ),
-    Family(
-        "container_pressure_memory_waiting_seconds_total",
-        "Time in which some task waited for memory, in seconds.",
-        COUNTER,
-        of_cgroup=_waiting(lambda d: d.usage.memory_pressure),
-    ),
+    *_pressures(),
     _cgroup("container_processes", "Processes of the container.", GAUGE, lambda d: len(d.pids)),
     _cgroup(
         "container_spec_cpu_period",
