@@ -3,7 +3,8 @@
 Importing the daemon and opening its stores takes some hundred milliseconds, in which a kubelet that
 has lost its runtime asks for nothing but lists. They are answered from the database as it is
 (`noded.store.glance`), with entries made of the stored requests: a list entry repeats parts of them
-byte by byte, so that no message class is needed. All other calls wait until the core serves.
+byte by byte, so that no message class is needed. All other calls wait until the core serves, but never
+for ever: a core that does not come is told to clients without a deadline, too.
 
 Nothing can change a record meanwhile: changes wait, too.
 """
@@ -13,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from grpclib.const import Status
 from h2.exceptions import H2Error
 
+from noded.edge.deadline import Deadline
 from noded.edge.framing import Answer, read_message
 from noded.edge.status import outcome_of
-from noded.errors import NodedError
+from noded.errors import DeadlineExceeded, NodedError, Unavailable
 from noded.model.lifecycle import ContainerIntent, SandboxIntent, container_seen, sandbox_seen
 from noded.wire.protobuf import LENGTH, number, record, scan
 
@@ -58,11 +61,13 @@ class Gate:
     Args:
         known: answers by path of the method.
         limit_bytes: size of the largest message.
+        held_seconds: how long a call is held back at most.
     """
 
-    def __init__(self, known: Mapping[str, bytes], limit_bytes: int) -> None:
+    def __init__(self, known: Mapping[str, bytes], limit_bytes: int, held_seconds: float) -> None:
         self.known = known
         self.limit_bytes = limit_bytes
+        self.held_seconds = held_seconds
         self.answered = 0
         self.asked = asyncio.Event()  # all of them were answered once
         self._unasked = set(known)
@@ -119,27 +124,42 @@ class EarlyCall:
             self.cancel()
 
     async def _serve(self, path: str) -> None:
-        request = None
-        if path in self._gate.known:
-            answer = Answer(self._stream, self._gate.limit_bytes)
+        answer = Answer(self._stream, self._gate.limit_bytes)
+        try:
+            deadline = Deadline.of(self._headers, self._arrived)
+            budget = deadline.budget_seconds()
+            held = self._gate.held_seconds
             try:
-                request = await read_message(self._stream, self._gate.limit_bytes)
-                # The gate may have been opened while the request was being read.
-                if request in _EVERYTHING and (known := self._gate.known.get(path)) is not None:
-                    await answer.send(known)
-                    await answer.finish(Status.OK)
-                    self._gate.count(path)
-                    return
-            except NodedError as error:  # not a request, or too long an answer
-                outcome = outcome_of(error)
+                async with asyncio.timeout(held if budget is None else min(budget, held)):
+                    request = await self._read_known(path)
+                    if request in _EVERYTHING and (known := self._gate.known.get(path)) is not None:
+                        await answer.send(known)
+                        await answer.finish(Status.OK)
+                        self._gate.count(path)
+                        return
+                    await self._gate.opened.wait()
+            except TimeoutError:
+                if budget is not None and budget <= held:
+                    raise DeadlineExceeded("noded was starting: ask again") from None
+                raise Unavailable(
+                    f"noded has been starting for {held:g} s: see its log, or try again"
+                ) from None
+        except NodedError as error:  # not a request, too long an answer, or nobody to serve it
+            outcome = outcome_of(error)
+            with suppress(H2Error):
                 await answer.finish(outcome.status, outcome.message)
-                return
-            except H2Error:  # the client has gone
-                return
-        await self._gate.opened.wait()
+            return
+        except H2Error:  # the client has gone
+            return
         assert self._gate.make is not None
         self._call = self._gate.make(self._stream, self._headers, request=request, arrived=self._arrived)
         await self._call.serve()
+
+    async def _read_known(self, path: str) -> bytes | None:
+        """The request, None when there is no answer to it before the core serves."""
+        if path not in self._gate.known:
+            return None
+        return await read_message(self._stream, self._gate.limit_bytes)
 
 
 def _sandbox(row: SandboxRow, boot_id: str) -> bytes:

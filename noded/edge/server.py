@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # a server listens before there is anything to serve
 
 LIMIT_BYTES = 16 * 2**20  # kubelet's own limit for what it receives
 
+# A start takes a second or so, and more after an upgrade that rewrites the database.
+_HELD_SECONDS = 60.0
 _UNWIND_SECONDS = 5.0  # for calls that are cancelled at the end of the grace period
 _GOODBYE_SECONDS = 1.0  # for clients to take the last bytes
 # As many as systemd queues: listening with less would refuse who came while the daemon was away.
@@ -42,10 +44,17 @@ class Server:
     Args:
         known: answers to list methods without a filter, by path, good until `serve`.
         limit_bytes: size of the largest message, in either direction.
+        held_seconds: how long a call waits for `serve`; then it is told that the server is unavailable.
     """
 
-    def __init__(self, known: Mapping[str, bytes] | None = None, *, limit_bytes: int = LIMIT_BYTES) -> None:
-        self._gate = Gate(known or {}, limit_bytes)
+    def __init__(
+        self,
+        known: Mapping[str, bytes] | None = None,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        held_seconds: float = _HELD_SECONDS,
+    ) -> None:
+        self._gate = Gate(known or {}, limit_bytes, held_seconds)
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._accepting = True

@@ -111,9 +111,9 @@ def test_what_is_half_made_or_a_debt_is_not_listed(stubs):
 
 
 @asynccontextmanager
-async def listening(stubs, tmp_path, known):
+async def listening(stubs, tmp_path, known, **options):
     """A server that has no methods yet, and a client of it."""
-    server, path = Server(known), tmp_path / "s"
+    server, path = Server(known, **options), tmp_path / "s"
     await server.start(sockets.bind(path))
     channel = grpc.aio.insecure_channel(f"unix:{path}")
     try:
@@ -161,6 +161,38 @@ def test_a_call_that_gives_up_before_the_core_serves_leaves_nothing(stubs, tmp_p
                 await runtime.Version(stubs.cri.VersionRequest(), timeout=0.1)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert await server.drain(20)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seconds", [None, 20])
+def test_a_core_that_does_not_come_is_told_to_who_waits_for_it(stubs, tmp_path, seconds):
+    async def main():
+        async with listening(stubs, tmp_path, known_pod(stubs), held_seconds=0.1) as (_, runtime, _):
+            wanted = stubs.cri.ListPodSandboxRequest(filter=stubs.cri.PodSandboxFilter(id="ab"))
+            calls = [
+                asyncio.ensure_future(runtime.Version(stubs.cri.VersionRequest(), timeout=seconds)),
+                asyncio.ensure_future(runtime.ListPodSandbox(wanted, timeout=seconds)),
+            ]
+            done, _ = await asyncio.wait(calls, timeout=20)
+            assert done == {*calls}
+            for call in calls:
+                error = call.exception()
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                assert error.details() == "noded has been starting for 0.1 s: see its log, or try again"
+            # What is known is known.
+            assert (await runtime.ListPodSandbox(stubs.cri.ListPodSandboxRequest(), timeout=20)).items
+
+    asyncio.run(main())
+
+
+def test_a_deadline_that_passes_before_the_core_serves_is_answered_in_time(stubs, tmp_path):
+    async def main():
+        async with listening(stubs, tmp_path, {}) as (_, runtime, _):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await runtime.Version(stubs.cri.VersionRequest(), timeout=2)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert caught.value.details() == "noded was starting: ask again"
 
     asyncio.run(main())
 
