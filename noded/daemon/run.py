@@ -157,7 +157,10 @@ class Daemon:
         ready = trio.Event()
         facts = await trio.to_thread.run_sync(host_facts.collect, self._config)
         decoders = Decoders(pod=pod_config_of, container=container_config_of)
-        async with open_engine(self._config, facts, decoders, ready) as engine, trio.open_nursery() as calls:
+        async with (
+            open_engine(self._config, facts, decoders, ready, self._front.database) as engine,
+            trio.open_nursery() as calls,
+        ):
             self._engine = engine
             self._bridge.open(calls, ready)
             with self._core_scope:

@@ -31,7 +31,10 @@ from noded.model import paths
 from noded.store.glance import glance
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from noded.config import Config
+    from noded.store.glance import Glance
     from noded.tables import Located
 
 # A client that waits in the socket's queue is heard before the interpreter is taken for the import.
@@ -57,11 +60,13 @@ class Front(NamedTuple):
     Args:
         socket: its path.
         problem: how an inherited socket differs from the configuration, "" = not at all.
+        database: open already, for the core to take over; None when it could not be read.
     """
 
     server: Server
     socket: Path
     problem: str
+    database: sqlite3.Connection | None
 
 
 def main(config_path: Path | None) -> int:
@@ -126,21 +131,19 @@ async def _front(config: Places) -> AsyncIterator[Front]:
             listener = sockets.bind(config.listen, config.listen_group)
         elif problem := sockets.difference(listener, config.listen, config.listen_group):
             served = Path(os.fsdecode(listener.getsockname()))
-        server = Server(_known(paths.Layout(config.root, config.state)))
+        opened = glance(paths.Layout(config.root, config.state).database)
+        server = Server(_known(opened.seen) if opened and opened.seen else {})
         try:
             await server.start(listener)
-            yield Front(server, served, problem)
+            yield Front(server, served, problem, opened.connection if opened else None)
         finally:
             await server.drain(0.0)
             if made:
                 sockets.unlink(config.listen)
 
 
-def _known(layout: paths.Layout) -> dict[str, bytes]:
-    """Lists as the database has them, none when it cannot be read: then they wait for the core."""
-    seen = glance(layout.database)
-    if seen is None:
-        return {}
+def _known(seen: Glance) -> dict[str, bytes]:
+    """Lists as the database has them, none when it cannot be understood: then they wait for the core."""
     try:
         return early.answers(seen, boot_id())
     except (ValueError, OSError):

@@ -5,6 +5,7 @@ It is assembled once, by the daemon. No part reaches into another through it.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -85,9 +86,16 @@ class _Parts:
 
 @asynccontextmanager
 async def open_engine(
-    config: Config, facts: HostFacts, decoders: Decoders, ready: trio.Event
+    config: Config,
+    facts: HostFacts,
+    decoders: Decoders,
+    ready: trio.Event,
+    connection: sqlite3.Connection | None,
 ) -> AsyncIterator[Engine]:
     """Open the stores, load what is known, start the services.
+
+    Args:
+        connection: to the database, if it is open already; closed here.
 
     On entry lists can be served from the last known state; `ready` is set once the node has been
     reconciled and changes may be asked for. On exit everything that is process-scoped is closed;
@@ -101,7 +109,7 @@ async def open_engine(
     apart = not await trio.to_thread.run_sync(layout.image_root.samefile, layout.root)
     with lock(layout.image_root / "noded.lock") if apart else nullcontext():
         crashed = await trio.to_thread.run_sync(crash_mark.begin, layout.crash_mark, facts.boot_id)
-        database = await Database.open(layout.database, MIGRATIONS)
+        database = await Database.open(layout.database, MIGRATIONS, connection)
         try:
             # Started by the first layer: most restarts of a daemon pull nothing.
             async with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -50,8 +51,12 @@ def lock(path: Path) -> Lock:
             raise FailedPrecondition(
                 f"{path.parent} is in use by noded process {holder}: stop it, or use another directory"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # a full disk must not keep a daemon from being started
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
     except OSError as error:
         os.close(fd)
         raise _os_error(error, f"cannot lock {path}") from None

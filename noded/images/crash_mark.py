@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import structlog
+
+from noded.errors import ResourceExhausted
 from noded.host import files
 from noded.images.filesystem import sync_filesystem
+
+_log = structlog.get_logger(__name__)
 
 _MAX_BYTES = 128
 
@@ -22,7 +27,10 @@ def begin(path: Path, boot_id: str) -> bool:
     except FileNotFoundError:
         last = ""
     if last != boot_id:
-        files.publish(path, f"{boot_id}\n".encode(), 0o600, durable=True)
+        try:
+            files.publish(path, f"{boot_id}\n".encode(), 0o600, durable=True)
+        except ResourceExhausted as error:  # pods matter more, and there is no room for new layers
+            _log.warning("run not marked as begun", path=str(path), error=str(error))
     return last not in ("", boot_id)
 
 

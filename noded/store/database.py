@@ -24,12 +24,14 @@ import outcome
 import trio
 
 from noded.errors import DataLoss, FailedPrecondition, NodedError, ResourceExhausted, Unavailable
+from noded.store.connection import connect
 
 T = TypeVar("T")
 
 _RESERVE_BYTES = 1 << 20  # a change of one record takes some 20 kB
 _RESERVE_ROOM_BYTES = 4 * _RESERVE_BYTES  # once in the log, once in the file, and the drop of it
 _CACHE_KIB = 256  # rows are read once, at the start
+_BUSY_SECONDS = 5.0
 _ROOM_BYTES = 8 << 20  # what must be free for new records
 
 
@@ -71,12 +73,17 @@ class Database:
         self._busy = False
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[Migration]) -> Database:
+    async def open(
+        cls, path: Path, migrations: Sequence[Migration], opened: sqlite3.Connection | None = None
+    ) -> Database:
         """Open or create the file and bring its schema up to date.
+
+        Args:
+            opened: a connection of `noded.store.connection` to take over.
 
         Raises: FailedPrecondition when a newer noded wrote a schema this one cannot read, else as `run`.
         """
-        connection = await trio.to_thread.run_sync(_open, path, migrations)
+        connection = await trio.to_thread.run_sync(_open, path, migrations, opened)
         return cls(connection, path)
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, adds: bool = False) -> T:
@@ -180,12 +187,15 @@ class Database:
             await trio.to_thread.run_sync(self._connection.close, limiter=self._limiter)
 
 
-def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+def _open(
+    path: Path, migrations: Sequence[Migration], opened: sqlite3.Connection | None
+) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        connection = opened or connect(path, _BUSY_SECONDS)
         try:
-            path.chmod(0o600)
+            if path.stat().st_mode & 0o777 != 0o600:  # a change needs a block where files are copied on write
+                path.chmod(0o600)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
@@ -193,6 +203,9 @@ def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
             _migrate(connection, path, migrations)
             _reserve(connection, os.statvfs(path))
             connection.execute("PRAGMA shrink_memory")
+            # Of a noded that shared the file. Nobody else has it open, that much the lock says.
+            with suppress(OSError):
+                path.with_name(f"{path.name}-shm").unlink()
         except BaseException:
             connection.close()
             raise

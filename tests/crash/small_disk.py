@@ -1,4 +1,4 @@
-"""A small ext4 file system in a loop file, to be filled to the last block."""
+"""A small file system in a loop file, ext4 or btrfs, to be filled to the last block."""
 
 from __future__ import annotations
 
@@ -14,33 +14,49 @@ from tests.crash.faults import FaultyDaemon
 
 _CHUNK_BYTES = 1 << 20
 _INODES = 4096
+_MKFS = {
+    "ext4": ("mkfs.ext4", "-q", "-m", "0", "-N", str(_INODES)),
+    "btrfs": ("mkfs.btrfs", "-q", "--mixed"),
+}
+_OPTIONS = {"ext4": "loop,errors=remount-ro", "btrfs": "loop"}
 
 
 class SmallDisk:
-    """Mounted at `target` on entry; the loop device goes with the mount."""
+    """Mounted at `target` when made; the loop device goes with the mount."""
 
-    def __init__(self, image: Path, target: Path, megabytes: int) -> None:
+    def __init__(self, image: Path, target: Path, megabytes: int, kind: str = "ext4") -> None:
         self._filler, self._inodes = target / "filler", target / "inodes"
         self._target = target
         with image.open("wb") as file:
             file.truncate(megabytes << 20)
-        subprocess.run(
-            ["mkfs.ext4", "-q", "-m", "0", "-N", str(_INODES), image], check=True, capture_output=True
-        )
+        subprocess.run([*_MKFS[kind], image], check=True, capture_output=True)
         target.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", "-o", "loop,errors=remount-ro", image, target], check=True)
+        self._image, self._options = image, _OPTIONS[kind]
+        self.mount()
+
+    def mount(self) -> None:
+        """Once more, after `close`."""
+        subprocess.run(["mount", "-o", self._options, self._image, self._target], check=True)
 
     def fill(self) -> None:
-        """Take every free block."""
-        with self._filler.open("ab", buffering=0) as file:
-            size = _CHUNK_BYTES
-            while size:
-                try:
-                    if file.write(bytes(size)) == size:
-                        continue
-                except OSError:
-                    pass
-                size //= 2
+        """Take every free block, also those that a file system finds only when it writes."""
+        taken = -1
+        while self._taken() > taken:
+            taken = self._taken()
+            with self._filler.open("ab", buffering=0) as file:
+                size = _CHUNK_BYTES
+                while size:
+                    try:
+                        if file.write(bytes(size)) == size:
+                            continue
+                    except OSError:
+                        pass
+                    size //= 2
+                with suppress(OSError):
+                    os.fsync(file.fileno())
+
+    def _taken(self) -> int:
+        return self._filler.stat().st_blocks if self._filler.exists() else 0
 
     def fill_inodes(self) -> None:
         """Make files until there is no inode left."""
@@ -72,13 +88,13 @@ class DaemonOnSmallDisk(FaultyDaemon):
 
     disk: SmallDisk
 
-    def __init__(self, directory: Path, megabytes: int, **options: Any) -> None:
+    def __init__(self, directory: Path, megabytes: int, kind: str = "ext4", **options: Any) -> None:
         super().__init__(directory, **options)
-        self._megabytes = megabytes
+        self._megabytes, self._kind = megabytes, kind
 
     def prepare(self) -> None:
         self.directory.mkdir(parents=True, mode=0o711)
-        self.disk = SmallDisk(self.directory / "disk.img", self.root, self._megabytes)
+        self.disk = SmallDisk(self.directory / "disk.img", self.root, self._megabytes, self._kind)
         super().prepare()
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support import images
 pytestmark = pytest.mark.root
 
 DISK_MEGABYTES = 64
+BTRFS_MEGABYTES = 128
 EXIT_SECONDS = 30.0
 
 
@@ -199,3 +201,30 @@ def test_a_root_whose_file_system_fails_is_told_and_survived(doomed, seed):
     assert [one.id for one in cri.pods()] == [pod]
     assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
     assert doomed.daemon.running
+
+
+def test_a_full_disk_that_copies_on_write_kills_no_daemon_and_no_start(image_layout, tmp_path, seed):
+    """There a store to a mapped page of a file needs a block, and without one ends the process: SIGBUS."""
+    print(f"seed {seed}")
+    if "btrfs" not in Path("/proc/filesystems").read_text() or shutil.which("mkfs.btrfs") is None:
+        pytest.skip("THIS NODE CANNOT MAKE A btrfs: a full one was not tested")
+    with World(DaemonOnSmallDisk(tmp_path, BTRFS_MEGABYTES, "btrfs"), image_layout) as world:
+        cri, disk = world.cri, world.daemon.disk
+        before = world.oracle.take()
+        pod, config = world.pod()
+        container = cri.run_container(pod, world.main(), config)
+        daemon = world.daemon.pid
+        disk.fill()
+        refusal(cri.run_pod, world.daemon.pod_config(cri))
+        refusal(cri.create, pod, world.main("second"), config)
+        assert cri.exec(container, "echo", "alive").stdout == b"alive\n"
+        assert (world.daemon.running, world.daemon.pid) == (True, daemon)
+        world.daemon.kill()
+        world.restarted()
+        assert [one.id for one in cri.pods()] == [pod]
+        assert cri.status(container).state == cri.pb.CONTAINER_RUNNING
+        end(process_of(cri, container))
+        disk.free()
+        assert cri.wait_exited(container, EXIT_SECONDS).exit_code == 137
+        cri.remove_pod(pod)
+        world.assert_unchanged(before)

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,6 +27,7 @@ from tests.crash.faults import ACTS, MOMENTS, Fault, FaultyDaemon
 from tests.crash.matrix import Results
 from tests.crash.world import World
 from tests.support.counts import full_counts
+from tests.support.oracle import copy_database
 
 pytestmark = pytest.mark.root
 
@@ -109,7 +111,10 @@ def take_back(path: Path, version: int) -> None:
 
 def versions(path: Path) -> list[tuple[int, str]]:
     """What a sound database says of its schema: migrations, and all that they made."""
-    with closing(sqlite3.connect(path)) as connection:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(sqlite3.connect(copy_database(path, Path(directory)))) as connection,
+    ):
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         query = "SELECT name FROM sqlite_schema WHERE sql IS NOT NULL"
         made = sorted(name for (name,) in connection.execute(query))
@@ -209,6 +214,9 @@ def test_an_older_noded_says_which_version_to_install_unless_it_can_read_the_sch
     assert facts_of(world) == facts
     assert world.cri.exec(container, "echo", "alive").stdout == b"alive\n"
     world.cri.remove_pod(pod)
+    assert world.daemon.stop() == 0
     with closing(sqlite3.connect(database_of(world.daemon))) as connection, connection:
         connection.execute("DELETE FROM migrations WHERE version = 99")
+    world.daemon.start()
+    world.settled()
     world.assert_unchanged(before)

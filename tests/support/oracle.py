@@ -15,6 +15,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -149,7 +150,11 @@ class Oracle:
         database = self._daemon.root / "noded.db"
         if not database.exists():
             return
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
+        # A daemon lets nobody else open its database.
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            closing(sqlite3.connect(copy_database(database, Path(directory)))) as connection,
+        ):
             query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
             for (table,) in connection.execute(query).fetchall():
                 key = "digest || ' ' || owner" if table == "leases" else "*"
@@ -270,3 +275,20 @@ def _nft_rules(lines: Iterable[str]) -> Iterator[str]:
             table = "" if family in ("ip", "ip6") and name in _TABLES else f"{family} {name}"
         elif table and line.strip() not in ("", "}"):
             yield f"nft {table}: {line.strip()}"
+
+
+def copy_database(database: Path, directory: Path) -> Path:
+    """A copy of a database in use, with its log, as both were at one moment."""
+    files = [database, database.with_name(f"{database.name}-wal")]
+
+    def state() -> list[tuple[int, int]]:
+        return [(stat.st_size, stat.st_mtime_ns) for file in files if file.exists() and (stat := file.stat())]
+
+    while True:
+        before = state()
+        for file in files:
+            (directory / file.name).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # no log
+                shutil.copy(file, directory)
+        if state() == before:
+            return directory / database.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import trio
@@ -84,22 +85,37 @@ def test_a_newer_file_that_older_readers_understand_is_used(tmp_path):
     assert use(tmp_path / "db", ids, (FIRST,)) == ["a"]
 
 
-def test_a_file_that_another_program_holds_is_unavailable_and_names_the_file(tmp_path):
+def test_a_file_that_another_program_holds_is_unavailable_and_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("noded.store.database._BUSY_SECONDS", 0.0)
     use(tmp_path / "db", insert("a"))
     with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match=f"holds {tmp_path / 'db'} open"):
+            use(tmp_path / "db", insert("b"))
+        other.execute("ROLLBACK")
+    assert use(tmp_path / "db", insert("b")) is None
+    assert use(tmp_path / "db", ids) == ["a", "b"]
 
-        async def work(database):
-            await database.run(lambda sql: sql.execute("SELECT 1"))
-            other.execute("BEGIN IMMEDIATE")
-            # The connection's own patience is 5 s; the test need not wait for it.
-            database._connection.execute("PRAGMA busy_timeout=0")
-            with pytest.raises(Unavailable, match=f"holds {tmp_path / 'db'} open"):
-                await insert("b")(database)
-            other.execute("ROLLBACK")
-            await insert("b")(database)
-            return await ids(database)
 
-        assert use(tmp_path / "db", work) == ["a", "b"]
+def test_nobody_else_gets_at_an_open_file_and_no_part_of_it_is_mapped(tmp_path):
+    """A store to a mapped page ends the process where the file system has no block for it."""
+    use(tmp_path / "db", insert("a"))
+    (tmp_path / "db-shm").write_bytes(b"of an earlier release")
+
+    def look():
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "db-wal"]
+        with (
+            closing(sqlite3.connect(tmp_path / "db", timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("SELECT * FROM pods")
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+    async def work(database):
+        await insert("b")(database)
+        await trio.to_thread.run_sync(look)
+
+    use(tmp_path / "db", work)
 
 
 @pytest.mark.parametrize("content", [b"this is no database at all, but long enough to be one" * 20])

@@ -17,7 +17,7 @@ from noded.model.runtime import Exit
 from noded.store import glance as module
 from noded.store.containers import ContainerRows
 from noded.store.database import Database
-from noded.store.glance import Glance, glance
+from noded.store.glance import Glance
 from noded.store.sandboxes import SandboxRows
 from noded.store.schema import MIGRATIONS
 
@@ -49,6 +49,15 @@ def fill(path, copy_to=None):
     trio.run(main)
 
 
+def glance(path):
+    """What is seen of a file that can be read."""
+    opened = module.glance(path)
+    if opened is None:
+        return None
+    opened.connection.close()
+    return opened.seen
+
+
 EXPECTED = Glance(
     (("p1", "kata", b"pod", 5, "ready", "boot"),),
     (
@@ -63,13 +72,32 @@ def test_rows_are_seen_as_they_were_committed(tmp_path):
     assert glance(tmp_path / "db") == EXPECTED
 
 
-def test_commits_that_only_the_log_has_are_seen(tmp_path):
-    """A killed daemon leaves them so."""
+def test_commits_that_only_the_log_has_are_seen_and_stay_there(tmp_path):
+    """A killed daemon leaves them so. Its log's blocks are what a full disk has for removals."""
     fill(tmp_path / "db", tmp_path / "copy")
     before = {name: (tmp_path / name).read_bytes() for name in ("copy", "copy-wal")}
-    assert glance(tmp_path / "copy") == EXPECTED
-    # The log is not moved into the file and deleted: its blocks are what a full disk has for removals.
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    opened = module.glance(tmp_path / "copy")
+    assert opened.seen == EXPECTED
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("copy*")} == before
+
+    async def take_over():
+        database = await Database.open(tmp_path / "copy", MIGRATIONS, opened.connection)
+        assert (tmp_path / "copy-wal").exists()
+        found = await SandboxRows(database, lambda request: POD).load()
+        await database.close()
+        return [one.id for one in found]
+
+    assert trio.run(take_over) == ["p1"]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened.connection.execute("SELECT 1")
+
+
+def test_a_file_that_another_program_holds_is_left_to_the_core(tmp_path):
+    fill(tmp_path / "db")
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert glance(tmp_path / "db") is None
+        other.execute("ROLLBACK")
 
 
 def test_a_place_with_strange_characters_is_read(tmp_path):
