@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,14 +53,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         dropped = _rotated_out(_seed(config), items)
         config.hook.pytest_deselected(items=[item for item in items if item in dropped])
         items[:] = [item for item in items if item not in dropped]
-    # Seconds before minutes: what needs no root shows its failures first.
-    items.sort(key=lambda item: item.get_closest_marker("root") is not None)
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: _place(item, sizes[item.path]))
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="needs root: run as root, for example `sudo make test`")
     for item in items:
         if item.get_closest_marker("root") is not None:
             item.add_marker(skip)
+
+
+def _place(item: pytest.Item, size: int) -> tuple[bool, bool, int]:
+    """Seconds before minutes: what needs no root shows its failures first. Then the files that take long,
+    and small ones last: workers end together, and none begins with minutes when the others have finished.
+    """
+    root = item.get_closest_marker("root") is not None
+    return root, root and item.get_closest_marker("long") is None, -size if root else 0
 
 
 def _rotated_out(seed: int, items: list[pytest.Item]) -> set[pytest.Item]:

@@ -21,7 +21,7 @@ from tests.crash.faults import FaultyDaemon
 from tests.crash.world import World
 from tests.support.processes import monitors
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

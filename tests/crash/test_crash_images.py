@@ -26,7 +26,7 @@ from tests.support.counts import full_counts
 from tests.support.oracle import describe_difference
 from tests.support.registry import Registry
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 PARALLEL_LAYERS = 2
 ORDERLY = "image store in order"  # logged by each start, when it has cleared what the last run left

@@ -17,7 +17,7 @@ import pytest
 from tests.crash.world import HANDLERS, IMAGE, World
 from tests.support.counts import full_counts
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 BATCH = 50
 CLIENTS = 3

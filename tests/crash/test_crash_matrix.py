@@ -22,7 +22,7 @@ from tests.crash.matrix import Results
 from tests.crash.world import HANDLERS, World
 from tests.support.counts import full_counts
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 WAYS = ("up", "down", "rollback")
 LISTENER = "io.kubernetes.cri-o.seccompNotifierAction"

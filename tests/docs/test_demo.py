@@ -15,7 +15,7 @@ from tests.support.daemon import NodedDaemon
 from tests.support.oracle import Facets, Oracle
 from tests.support.processes import end, read_until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 DEMO_SECONDS = 120
 

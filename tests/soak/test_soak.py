@@ -10,7 +10,7 @@ from tests.crash.world import IMAGE
 from tests.soak.soak import soak
 from tests.support import images
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 SHRINK_RUNS = 6  # a failure is to be found again with `make soak`; here it must not cost the whole budget
 
