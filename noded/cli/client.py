@@ -23,6 +23,11 @@ Result = TypeVar("Result")
 Reply = TypeVar("Reply", bound=Message)
 
 
+def query_seconds(timeout: float | None) -> float:
+    """Deadline of such a call: what `--timeout` says, if it was given."""
+    return QUERY_SECONDS if timeout is None else timeout
+
+
 class CallFailed(NodedError):
     """The daemon answered with an error; the message is the daemon's own."""
 

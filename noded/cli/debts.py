@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.node import Debts, Forgiven
 from noded.cli.quantities import age
 from noded.cli.table import print_json, print_table
@@ -41,7 +41,7 @@ def list_debts(arguments: argparse.Namespace) -> int:
 
 
 async def _list(arguments: argparse.Namespace) -> admin.ListDebtsResponse:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         return await daemon.admin("ListDebts", admin.ListDebtsRequest(), admin.ListDebtsResponse, timeout)
 
@@ -58,7 +58,7 @@ def forgive(arguments: argparse.Namespace) -> int:
 
 
 async def _forgive(arguments: argparse.Namespace) -> admin.ForgiveDebtResponse:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         request = admin.ForgiveDebtRequest(id=arguments.id)
         return await daemon.admin("ForgiveDebt", request, admin.ForgiveDebtResponse, timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from noded.cli import find
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.session import Session, exit_code, raw_terminal
 from noded.proto.runtime import v1 as cri
 
@@ -17,7 +17,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> bytes:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         request = cri.ExecRequest(
             container_id=await find.container(daemon, arguments.container, timeout),

@@ -12,7 +12,7 @@ import trio
 from betterproto2 import Message
 
 from noded import logs, settings
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.explain_node import OnThisNode
 from noded.config import Config, HandlerConfig
 from noded.edge.cri.decode_container import container_config
@@ -119,7 +119,7 @@ def _image(arguments: argparse.Namespace) -> ImageConfig:
 async def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
     async with Daemon(arguments.address) as daemon:
         request = admin.InspectImageRequest(reference=arguments.image)
-        timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+        timeout = query_seconds(arguments.timeout)
         reply = await daemon.admin("InspectImage", request, admin.InspectImageResponse, timeout)
     found: dict[str, Any] = json.loads(reply.json)["config"]
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.images import DiskUsage, ImagesVerified
 from noded.cli.quantities import short_id, size
 from noded.cli.table import print_json, print_table
@@ -19,7 +19,7 @@ def inspect(arguments: argparse.Namespace) -> int:
 
 
 async def _inspect(arguments: argparse.Namespace) -> admin.InspectImageResponse:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         request = admin.InspectImageRequest(reference=arguments.image)
         return await daemon.admin("InspectImage", request, admin.InspectImageResponse, timeout)

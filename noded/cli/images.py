@@ -8,7 +8,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.images import Image, ImagesLoaded, ImagesRemoved, ImagesSaved, Pulled, StoreExported
 from noded.cli.pull_progress import shown
 from noded.cli.quantities import short_id, size
@@ -40,7 +40,7 @@ def list_images(arguments: argparse.Namespace) -> int:
 
 
 async def _list(arguments: argparse.Namespace) -> cri.ListImagesResponse:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         return await daemon.image("ListImages", cri.ListImagesRequest(), cri.ListImagesResponse, timeout)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from noded.cli import find
-from noded.cli.client import QUERY_SECONDS, CallFailed, Daemon, wait_for
+from noded.cli.client import CallFailed, Daemon, query_seconds, wait_for
 from noded.cli.documents.pods import Inspected, InspectedContainer, InspectedImage, InspectedPod, Usage
 from noded.cli.stats import describe
 from noded.cli.table import print_json
@@ -33,7 +33,7 @@ async def _inspect(arguments: argparse.Namespace) -> Inspected:
     async with Daemon(arguments.address) as daemon:
         for kind in wanted:
             try:
-                return await kinds[kind](daemon, arguments.object, arguments.timeout or QUERY_SECONDS)
+                return await kinds[kind](daemon, arguments.object, query_seconds(arguments.timeout))
             except (NotFound, CallFailed) as error:
                 if isinstance(error, CallFailed) and error.status.name != "NOT_FOUND":
                     raise

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from noded.cli import follow
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.pods import LogLine
 from noded.cli.log_lines import Renderer, parse
 from noded.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -72,7 +72,7 @@ def _print_json_lines(lines: Iterable[bytes]) -> None:
 
 
 async def _status(address: str, timeout: float | None, container: str) -> cri.ContainerStatusResponse:
-    timeout = QUERY_SECONDS if timeout is None else timeout
+    timeout = query_seconds(timeout)
     async with Daemon(address) as daemon:
         listed = await daemon.runtime(
             "ListContainers", cri.ListContainersRequest(), cri.ListContainersResponse, timeout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.pods import Container, Pod
 from noded.cli.quantities import age, short_id
 from noded.cli.table import print_json, print_table
@@ -45,7 +45,7 @@ async def _list_pods(arguments: argparse.Namespace) -> cri.ListPodSandboxRespons
     async with Daemon(arguments.address) as daemon:
         request = cri.ListPodSandboxRequest()
         return await daemon.runtime(
-            "ListPodSandbox", request, cri.ListPodSandboxResponse, _timeout(arguments)
+            "ListPodSandbox", request, cri.ListPodSandboxResponse, query_seconds(arguments.timeout)
         )
 
 
@@ -88,7 +88,7 @@ def containers(arguments: argparse.Namespace) -> int:
 async def _list_containers(
     arguments: argparse.Namespace,
 ) -> tuple[cri.ListContainersResponse, cri.ListPodSandboxResponse]:
-    timeout = _timeout(arguments)
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         listed = await daemon.runtime(
             "ListContainers", cri.ListContainersRequest(), cri.ListContainersResponse, timeout
@@ -97,10 +97,6 @@ async def _list_containers(
             "ListPodSandbox", cri.ListPodSandboxRequest(), cri.ListPodSandboxResponse, timeout
         )
         return listed, sandboxes
-
-
-def _timeout(arguments: argparse.Namespace) -> float:
-    return QUERY_SECONDS if arguments.timeout is None else float(arguments.timeout)
 
 
 def _pod(item: cri.PodSandbox) -> Pod:

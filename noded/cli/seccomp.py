@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.pods import SeccompRecorded
 from noded.cli.table import print_json
 from noded.errors import InvalidArgument
@@ -64,7 +64,7 @@ def record(arguments: argparse.Namespace) -> int:
 
 
 async def _record(arguments: argparse.Namespace) -> admin.RecordSeccompResponse:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         request = admin.RecordSeccompRequest(pod=arguments.pod, container=arguments.container, wish=True)
         return await daemon.admin("RecordSeccomp", request, admin.RecordSeccompResponse, timeout)

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from noded.cli import find
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.pods import Usage, Usages
 from noded.cli.quantities import short_id, size
 from noded.cli.table import print_json, print_table, printable
@@ -54,7 +54,7 @@ async def _watch(arguments: argparse.Namespace) -> None:
 
 
 async def _look(daemon: Daemon, arguments: argparse.Namespace) -> Usages:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     reply = await daemon.runtime(
         "ListContainerStats", cri.ListContainerStatsRequest(), cri.ListContainerStatsResponse, timeout
     )

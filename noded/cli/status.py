@@ -7,7 +7,7 @@ import json
 from importlib.metadata import version as distribution_version
 from typing import Any
 
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.node import DaemonVersion, HandlerFeatures, Status, Versions
 from noded.cli.table import print_json, print_table
 from noded.errors import Unavailable
@@ -43,7 +43,9 @@ def version(arguments: argparse.Namespace) -> int:
 
 async def _version(arguments: argparse.Namespace) -> cri.VersionResponse:
     async with Daemon(arguments.address) as daemon:
-        return await daemon.runtime("Version", cri.VersionRequest(), cri.VersionResponse, _timeout(arguments))
+        return await daemon.runtime(
+            "Version", cri.VersionRequest(), cri.VersionResponse, query_seconds(arguments.timeout)
+        )
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -74,15 +76,15 @@ def status(arguments: argparse.Namespace) -> int:
 
 async def _status(arguments: argparse.Namespace) -> tuple[cri.StatusResponse, dict[str, Any]]:
     async with Daemon(arguments.address) as daemon:
-        reply = await daemon.runtime("Status", cri.StatusRequest(), cri.StatusResponse, _timeout(arguments))
+        reply = await daemon.runtime(
+            "Status", cri.StatusRequest(), cri.StatusResponse, query_seconds(arguments.timeout)
+        )
         if not arguments.json:
             return reply, {}
-        info = await daemon.admin("Info", admin.InfoRequest(), admin.InfoResponse, _timeout(arguments))
+        info = await daemon.admin(
+            "Info", admin.InfoRequest(), admin.InfoResponse, query_seconds(arguments.timeout)
+        )
         return reply, json.loads(info.json)
-
-
-def _timeout(arguments: argparse.Namespace) -> float:
-    return QUERY_SECONDS if arguments.timeout is None else float(arguments.timeout)
 
 
 def _handler(handler: cri.RuntimeHandler) -> HandlerFeatures:

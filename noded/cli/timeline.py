@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from noded.cli.client import QUERY_SECONDS, Daemon, wait_for
+from noded.cli.client import Daemon, query_seconds, wait_for
 from noded.cli.documents.timelines import Step, TimelinePhase, Timelines
 from noded.cli.quantities import age, short_id
 from noded.cli.table import print_json, print_table, printable
@@ -47,7 +47,7 @@ def timeline(arguments: argparse.Namespace) -> int:
 
 
 async def _ask(arguments: argparse.Namespace, last: int) -> list[Timeline]:
-    timeout = QUERY_SECONDS if arguments.timeout is None else arguments.timeout
+    timeout = query_seconds(arguments.timeout)
     async with Daemon(arguments.address) as daemon:
         request = admin.TimelineRequest(pod=arguments.pod, last=last)
         reply = await daemon.admin("Timeline", request, admin.TimelineResponse, timeout)
