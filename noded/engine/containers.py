@@ -254,6 +254,25 @@ class Containers:
             partial(self._remove_operation, container),
         )
 
+    async def unwind(self, container: Container) -> None:
+        """Go on with what a daemon that died was at: the rollback of a create, or a removal.
+
+        Of a create clients see only what its rollback cannot take down. Raises: what halted it.
+        """
+        if container.record.intent is not ContainerIntent.CREATING:
+            await self.remove(container.id)
+            return
+        async with container.lock:
+            if self._registry.container_of_key(container.record.key) is not container:
+                return  # a retry of the create was faster
+            try:
+                await descend(self._ladder.rungs, container)
+            except Exception:
+                await self._show_half_made(container)
+                raise
+            self._drop(container)
+        log.info("half-made container removed", id=container.id)
+
     async def _remove_operation(self, container: Container, operation: Operation[None]) -> None:
         operation.stage = lambda: container.stage
         await self._remove(container)
@@ -261,7 +280,7 @@ class Containers:
     async def _remove(self, container: Container) -> None:
         if self._registry.container_of_key(container.record.key) is not container:
             return  # a rollback was faster: there is nothing that could still exit
-        if container.record.intent is not ContainerIntent.REMOVING:
+        if container.record.intent.made and container.record.intent is not ContainerIntent.REMOVING:
             await self._stops.stop(container, 0.0)
         if self._registry.container_of_key(container.record.key) is container:
             await self._nri.removed(container)
@@ -275,13 +294,17 @@ class Containers:
             except Exception:
                 container.claim.named = True  # to be seen as long as it stays
                 raise
-            container.task_gone = True
-            self._registry.drop_container(container)
-            container.tell_deleted()
-            needed = {container.record.image_id, *container.record.volume_images} - {""}
-            if any(self._images.get(image) is None for image in needed):  # layers were kept for this one
-                self._nursery.start_soon(self._sweep)
+            self._drop(container)
         log.info("container removed", id=container.id)
+
+    def _drop(self, container: Container) -> None:
+        """Nothing of it is left."""
+        container.task_gone = True
+        self._registry.drop_container(container)
+        container.tell_deleted()
+        needed = {container.record.image_id, *container.record.volume_images} - {""}
+        if any(self._images.get(image) is None for image in needed):  # layers were kept for this one
+            self._nursery.start_soon(self._sweep)
 
     async def _sweep(self) -> None:
         try:

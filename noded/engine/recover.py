@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 import trio
@@ -35,6 +36,8 @@ _PROBES_AT_ONCE = 4  # runtime `state` calls; more only make them queue for the 
 _PROBE_SECONDS = 10.0
 _TAKE_DOWNS_AT_ONCE = 8
 _LOST_CODE = 255
+
+S = TypeVar("S", PodSandbox, Container)
 
 
 class Recovery:
@@ -125,12 +128,12 @@ class Recovery:
             for sandbox in self._registry.sandboxes():
                 nursery.start_soon(self._guarded, self._sandbox, sandbox, todo.sandboxes[sandbox.id])
 
-    async def _later(self, act: Callable[[str], Awaitable[None]], identity: str) -> None:
+    async def _later(self, act: Callable[[S], Awaitable[None]], subject: S) -> None:
         async with self._take_downs:
             try:
-                await act(identity)
+                await act(subject)
             except Exception as error:
-                log.warning("take-down after a restart failed", id=identity, error=str(error))
+                log.warning("take-down after a restart failed", id=subject.id, error=str(error))
 
     async def _guarded(self, act: Callable[..., Awaitable[None]], subject: object, todo: Todo) -> None:
         try:
@@ -176,9 +179,7 @@ class Recovery:
         match todo:
             case Todo.UNWIND:
                 container.stage = "unwinding after a restart"
-                if container.record.intent is ContainerIntent.CREATING:
-                    await container.commit(intent=ContainerIntent.REMOVING)
-                self._nursery.start_soon(self._later, self._containers.remove, container.id)
+                self._nursery.start_soon(self._later, self._containers.unwind, container)
             case Todo.MARK_STARTED:
                 pid = container.record.pid or restored_pid(container)
                 await container.commit(intent=ContainerIntent.STARTED, started_at_ns=time.time_ns(), pid=pid)
@@ -196,8 +197,8 @@ class Recovery:
     async def _sandbox(self, sandbox: PodSandbox, todo: Todo) -> None:
         match todo:
             case Todo.UNWIND:
-                await sandbox.commit(intent=SandboxIntent.STOPPING)
-                self._nursery.start_soon(self._later, self._sandboxes.remove, sandbox.id)
+                sandbox.stage = "unwinding after a restart"
+                self._nursery.start_soon(self._later, self._sandboxes.unwind, sandbox)
             case Todo.STOP:
                 await self._stop_later(sandbox)
             case Todo.RETRY:
@@ -218,7 +219,7 @@ class Recovery:
         """Not ready from now on; the rest in the background."""
         if sandbox.ready:
             await sandbox.commit(intent=SandboxIntent.STOPPING)
-        self._nursery.start_soon(self._later, self._sandboxes.stop, sandbox.id)
+        self._nursery.start_soon(self._later, lambda one: self._sandboxes.stop(one.id), sandbox)
 
 
 def _log_plan(todo: Plan) -> None:

@@ -201,6 +201,22 @@ class Sandboxes:
                 f"creating the pod sandbox took longer than {budget:g} s {reached}".rstrip()
             )
 
+    async def unwind(self, sandbox: PodSandbox) -> None:
+        """Do the rollback of a create whose daemon died. As with any, clients see of it only what stays.
+
+        Raises: what halted it; it is a debt then.
+        """
+        async with sandbox.lock:
+            if sandbox.record.intent is not SandboxIntent.CREATING or not self._registry.holds(sandbox):
+                return  # a retry of the create was faster
+            try:
+                await descend(self._ladder.rungs, sandbox)
+            except Exception as error:
+                await self._forget_or_owe(sandbox, error)
+                raise
+            self._registry.drop_sandbox(sandbox)
+            log.info("half-made pod sandbox removed", id=sandbox.id)
+
     async def _forget_or_owe(self, sandbox: PodSandbox, error: BaseException) -> None:
         """After a failed create: drop it when the rollback was complete, else keep it visible."""
         if sandbox.stage == "":  # descend() reached the ground: the row is gone

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -107,6 +108,47 @@ def test_a_bad_del_is_owed_and_paid_while_others_go_on(shared, bridge, way, seed
     bridge.heal()
     cri.remove_pod(pod)
     shared.assert_unchanged(before)
+
+
+@pytest.mark.parametrize("way", ["hang", "fail"])
+def test_a_pod_that_no_client_was_told_of_is_seen_after_a_kill_only_if_it_stays(shared, bridge, way, seed):
+    """kubelet would stop a pod that is seen going, and make its next attempt, instead of asking again."""
+    print(f"seed {seed}")
+    cri = shared.cri
+    before = shared.oracle.take()
+    config = shared.daemon.pod_config(cri)
+    request = cri.pb.RunPodSandboxRequest(config=config)
+    with shared.daemon.armed(Fault("sandbox", "runtime", "up", "before", "kill")):
+        call = cri.runtime.RunPodSandbox.future(request, timeout=60)
+        shared.daemon.wait_dead()
+    with pytest.raises(grpc.RpcError):
+        call.result()
+    bridge.tell("DEL", WAYS[way])
+    shared.restarted()
+    bridge.wait_arrived()
+    if way == "hang":  # the rollback is at the network, and waits
+        assert cri.pods() == []
+        bridge.heal()
+        again = cri.run_pod(config)
+        assert [(one.id, one.state) for one in cri.pods()] == [(again, cri.pb.SANDBOX_READY)]
+    else:
+        until(lambda: [one.state for one in cri.pods()] == [cri.pb.SANDBOX_NOTREADY], "it is seen to stay")
+        (debt,) = cri.admin.ListDebts(cri.admin_pb.ListDebtsRequest(), timeout=10).debts
+        assert [debt.id] == [one.id for one in cri.pods()]
+        assert "told to fail" in debt.last_error
+        bridge.heal()
+        until(lambda: cri.pods() == [], "it is gone by itself")
+        again = cri.run_pod(config)
+    cri.remove_pod(again)
+    shared.assert_unchanged(before)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Ask the daemon until it says so, as kubelet's relist does."""
+    deadline = time.monotonic() + IN_TIME_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {IN_TIME_SECONDS} s: {what}"
+        select.select([], [], [], 0.02)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
