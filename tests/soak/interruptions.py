@@ -77,6 +77,7 @@ class Interruptions:
             request, method = self.containers.create_request(pod, container, inner), runtime.CreateContainer
         else:
             request, method = self.pods.run_request(inner), runtime.RunPodSandbox
+        log_at = self.node.world.daemon.log.stat().st_size
         future = method.future(request, timeout=CALL_SECONDS)
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
@@ -106,7 +107,7 @@ class Interruptions:
                 pod.may_be = {ABSENT, NOT_READY}
                 self.node.settled()  # a rollback that fails has failed, so that the pod is seen
             else:
-                pod.in_flux = True
+                pod.in_flux, pod.cancelled_at = True, log_at
                 self.node.given_up.add((pod.uid, pod.attempt))
         elif inner.kind == "create" and container.may_be == {ABSENT} and pod.is_(READY):
             self.node.fleeting.add((pod.identity, container.name, container.attempt))

@@ -53,7 +53,9 @@ class PodModel:
     Args:
         owing: its network is still to be taken down: stop and remove may be refused.
         half_made: only its rollback is owed: it vanishes by itself.
-        in_flux: a cancelled create may show for a moment before it is taken back.
+        in_flux: a cancelled create may show for a moment before it is taken back, and stays if its answer
+            was on the way already.
+        cancelled_at: how long noded's log was before that create.
     """
 
     number: int
@@ -68,6 +70,7 @@ class PodModel:
     owing: bool = False
     half_made: bool = False
     in_flux: bool = False
+    cancelled_at: int = 0
     gone_ids: list[str] = field(default_factory=list)
     containers: list[ContainerModel] = field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import threading
 import time
@@ -87,6 +88,17 @@ class Node:
             for one in answer.items
             if one.state == ready or (one.metadata.uid, one.metadata.attempt) not in self.ghosts
         ]
+
+    def was_answered(self, pod: str, log_at: int) -> bool:
+        """Whether noded has sent the id of a pod to its client, as its log says from there on."""
+        with self.world.daemon.log.open("rb") as log:
+            log.seek(log_at)
+            lines = log.read().decode(errors="replace").splitlines()
+        made = next((line for line in lines if "pod sandbox ready" in line and f"id={pod}" in line), "")
+        operation = re.search(r"\bop=(\w+)", made)
+        return operation is not None and any(
+            " rpc " in line and "code=OK" in line and operation[0] in line for line in lines
+        )
 
     def settled(self) -> None:
         """Every cancel of a client has reached the core, and noded has looked at the node."""

@@ -123,15 +123,29 @@ class Pods:
         if pod.in_flux:
             self.node.settled()  # the cancel has reached the core: it does not become ready any more
             self.node.until(
-                lambda: self._seen_pod(pod) is None, f"the cancelled create of pod {pod.number} is undone"
+                lambda: self._seen_pod(pod) is None or self._is_made(pod),
+                f"the cancelled create of pod {pod.number} is undone",
             )
             pod.in_flux = False
-            pod.attempt += 1
+            seen = self._seen_pod(pod)
+            if seen is None:
+                pod.attempt += 1
+            else:
+                pod.identity, pod.may_be = seen.id, {READY}
+                self.node.given_up.discard((pod.uid, pod.attempt))
+                self.node.ghosts.discard((pod.uid, pod.attempt))
             return
         seen = self._seen_pod(pod)
         if seen is None and not pod.owing:
             pod.half_made = False
         pod.identity = seen.id if seen else ""
+
+    def _is_made(self, pod: PodModel) -> bool:
+        """Whether a cancelled create had succeeded: its answer was on the way, or noded died just then."""
+        seen = self._seen_pod(pod)
+        if seen is None or seen.state != self.node.world.cri.pb.SANDBOX_READY:
+            return False
+        return (pod.uid, pod.attempt) in self.node.ghosts or self.node.was_answered(seen.id, pod.cancelled_at)
 
     def _seen_pod(self, pod: PodModel) -> Any:
         return next((one for one in self.node.pods() if one.metadata.uid == pod.uid), None)
