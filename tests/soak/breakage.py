@@ -20,6 +20,8 @@ class Breakage:
         commands = (("ADD",), ("DEL",), ("ADD", "DEL"))[step.variant % 3]
         code = (FAIL, DO_AND_FAIL, DO_AND_DIE, NONSENSE, HANG)[step.variant // 3 % 5]
         self.heal_cni(step)
+        if "DEL" in commands:  # else a create that was given up might have to stay
+            self.node.until(self.node.undone, "every cancelled create is undone")
         for command in commands:
             # A DEL whose answer is not an error is a DEL that succeeded.
             self.node.bridge.tell(command, FAIL if command == "DEL" and code in (NONSENSE,) else code)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import select
+import sqlite3
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from tests.crash.programs import Stand
 from tests.crash.world import World
 from tests.soak.model import NodeModel
 from tests.soak.steps import Step
+from tests.support.oracle import copy_database
 
 CALL_SECONDS = 60.0
 CONVERGE_SECONDS = 45.0
@@ -99,6 +103,17 @@ class Node:
         return operation is not None and any(
             " rpc " in line and "code=OK" in line and operation[0] in line for line in lines
         )
+
+    def undone(self) -> bool:
+        """Whether of the pods whose create was cancelled none is on its way down any more."""
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            closing(
+                sqlite3.connect(copy_database(self.world.daemon.root / "noded.db", Path(directory)))
+            ) as rows,
+        ):
+            found = rows.execute("SELECT uid, attempt FROM sandboxes WHERE intent != 'ready'").fetchall()
+        return self.given_up.isdisjoint(found)
 
     def settled(self) -> None:
         """Every cancel of a client has reached the core, and noded has looked at the node."""
