@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -19,18 +19,17 @@ import trio
 
 from noded.engine.container import Container
 from noded.engine.registry import Registry
+from noded.engine.samples import ContainerDetail, ContainerSample, Filesystem, PodDetail, PodSample
 from noded.engine.sandbox import PodSandbox
 from noded.engine.stats_disk import LayerUsage
 from noded.engine.stats_rate import CpuRate
 from noded.engine.usage import ToldUsage
 from noded.errors import NodedError
 from noded.host import cgroup_names, cgroup_stats, mountinfo, network_stats, process_counts
-from noded.host.cgroup_detail import CgroupDetail
 from noded.host.cgroup_samples import CgroupSampler
 from noded.host.cgroup_stats import CgroupUsage
 from noded.host.cgroups import Cgroups
 from noded.host.network_stats import InterfaceStats
-from noded.images.usage import Measurement
 from noded.model.host import CgroupDriver
 from noded.model.paths import Layout
 from noded.model.states import ContainerState, SandboxState
@@ -41,70 +40,6 @@ log = structlog.get_logger(__name__)
 _SWEEPS_AT_ONCE = 2
 _SLACK = 64
 _LIVE = (ContainerState.CREATED, ContainerState.RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerSample:
-    """One container. `usage` is None when it has ended; `nano_cores` needs an earlier sample."""
-
-    view: ContainerView
-    usage: CgroupUsage | None = None
-    nano_cores: int | None = None
-    disk: Measurement | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PodSample:
-    """One pod. `interfaces` is None for a pod on the host's network, which is not its own.
-
-    Args:
-        processes: in all its containers.
-        default_interface: name of the device of the pod network.
-    """
-
-    view: SandboxView
-    at_ns: int
-    usage: CgroupUsage | None = None
-    nano_cores: int | None = None
-    interfaces: tuple[InterfaceStats, ...] | None = None
-    default_interface: str = ""
-    processes: int | None = None
-    containers: tuple[ContainerSample, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Filesystem:
-    """The one that holds all writable layers; `device` is what is mounted there."""
-
-    device: str
-    total_bytes: int
-    total_inodes: int
-    free_inodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerDetail:
-    """Everything that metrics tell of one container. `place` is its cgroup."""
-
-    view: ContainerView
-    place: str
-    detail: CgroupDetail
-    disk: Measurement | None = None
-    descriptors: int = 0
-    sockets: int | None = None
-    open_files_limit: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PodDetail:
-    """Everything that metrics tell of one pod. `detail` is None where it has no cgroup of its own."""
-
-    view: SandboxView
-    place: str
-    at_ns: int
-    detail: CgroupDetail | None
-    interfaces: tuple[InterfaceStats, ...] | None
-    containers: tuple[ContainerDetail, ...]
 
 
 class _Tracked:

@@ -15,8 +15,8 @@ from noded.edge.cri.entries import Entries
 from noded.engine.container import Container
 from noded.engine.events import Events
 from noded.engine.registry import Registry
+from noded.engine.samples import ContainerSample
 from noded.engine.sandbox import PodSandbox
-from noded.engine.stats import ContainerSample
 from noded.host.cgroup_stats import usage_v2
 from noded.model.container import ContainerKey
 from noded.model.image import Image, ImageConfig, LayerRef

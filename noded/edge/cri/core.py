@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from noded.engine.events import LifeEvent
+from noded.engine.samples import ContainerSample, Filesystem, PodDetail, PodSample
 from noded.engine.seccomp_notifier import Recording
-from noded.engine.stats import ContainerSample, Filesystem, PodDetail, PodSample
 from noded.images.disk_usage import ImageUsage
 from noded.images.progress import PullProgress
 from noded.images.repair import Verdict

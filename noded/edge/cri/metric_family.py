@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from noded.engine.stats import ContainerDetail, Filesystem
+from noded.engine.samples import ContainerDetail, Filesystem
 from noded.host.cgroup_detail import CgroupDetail
 from noded.host.network_stats import InterfaceStats
 from noded.proto.runtime import v1

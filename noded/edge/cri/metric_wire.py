@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from noded.edge.cri.metric_families import FAMILIES
 from noded.edge.cri.metric_family import Family, Moment
-from noded.engine.stats import ContainerDetail, PodDetail
+from noded.engine.samples import ContainerDetail, PodDetail
 from noded.host.cgroup_detail import CgroupDetail
 from noded.host.network_stats import InterfaceStats
 from noded.wire.protobuf import number, record, value, varint

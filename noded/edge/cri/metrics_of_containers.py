@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from noded.edge.cri.metric_family import GAUGE, NS, Family, Moment, Values
-from noded.engine.stats import ContainerDetail, Filesystem
+from noded.engine.samples import ContainerDetail, Filesystem
 from noded.proto.runtime import v1
 
 

@@ -15,7 +15,7 @@ from noded.edge.cri.images import SERVICE as IMAGE_SERVICE
 from noded.edge.cri.info import SERVICE
 from noded.edge.deadline import Deadline
 from noded.edge.method import Method, server_stream, unary
-from noded.engine.stats import ContainerSample, PodSample
+from noded.engine.samples import ContainerSample, PodSample
 from noded.errors import NotFound
 from noded.model.states import SandboxState
 from noded.model.views import ContainerView, SandboxView

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from noded.engine.stats import ContainerSample, PodSample
+from noded.engine.samples import ContainerSample, PodSample
 from noded.host.cgroup_stats import CgroupUsage, Pressure, Stall
 from noded.host.network_stats import InterfaceStats
 from noded.wire.protobuf import number, record, value

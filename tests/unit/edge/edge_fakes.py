@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from noded.engine.events import Events
-from noded.engine.stats import ContainerSample, PodDetail, PodSample
+from noded.engine.samples import ContainerSample, PodDetail, PodSample
 from noded.errors import DeadlineExceeded, NotFound
 from noded.model.container import ContainerConfig
 from noded.model.image import FilesystemInfo, Image, ImageConfig, Usage

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stats_fixtures import V2, reader
 
 from noded.edge.cri import metric_families, metric_family, metric_wire, stats_wire
-from noded.engine.stats import ContainerDetail, ContainerSample, Filesystem, PodDetail, PodSample
+from noded.engine.samples import ContainerDetail, ContainerSample, Filesystem, PodDetail, PodSample
 from noded.host import cgroup_detail, cgroup_stats
 from noded.host.cgroup_stats import CgroupUsage
 from noded.host.network_stats import InterfaceStats
