@@ -211,7 +211,7 @@ class Recovery:
                 sandbox.refresh()
                 if sandbox.pid == 0 and self._sandbox_ladder.shares_pids(sandbox):
                     await self._stop_later(sandbox)
-                self._sandboxes.watch_init(sandbox)
+                self._sandboxes.inits.watch(sandbox)
             case _:
                 pass
 

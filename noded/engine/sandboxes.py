@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Collection
@@ -20,6 +19,7 @@ from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
 from noded.engine.nri import Nri
 from noded.engine.operations import Operation, Operations
+from noded.engine.pod_inits import PodInits
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
@@ -27,22 +27,18 @@ from noded.engine.selinux import SELinux
 from noded.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from noded.host.cgroup_names import CRIO_PREFIX, PREFIX
 from noded.host.cgroups import Cgroups
-from noded.host.processes import ProcessIdentity, kill_identity, open_pidfd, wait_pidfd
 from noded.model.host import HostFacts
 from noded.model.lifecycle import SandboxIntent
 from noded.model.pod import PodConfig, Resources
 from noded.model.records import SandboxRecord
 from noded.model.timeline import Subject
 from noded.model.views import SandboxView
-from noded.runtimes.stalls import wait_stalled
 from noded.spec.pod_features import pod_features
 from noded.spec.validate import validate_pod
 from noded.store.sandboxes import SandboxRows
 from noded.tracing.spans import about, span, wait
 
 log = structlog.get_logger(__name__)
-
-_WATCH_AGAIN_SECONDS = 5.0  # after a process could not be watched for want of a descriptor
 
 
 class Sandboxes:
@@ -76,7 +72,6 @@ class Sandboxes:
         self._containers = containers
         self._nri = nri
         self._selinux = selinux
-        self._nursery = nursery
         self._events = events
         self._claims: Claims[PodSandbox] = Claims(
             "pod sandbox",
@@ -86,6 +81,7 @@ class Sandboxes:
             remove=self._join_removal,
         )
         self.debts_queue = Debts(nursery, config.network.del_grace_seconds, self.retry)
+        self.inits = PodInits(nursery, config.stalled_seconds, self.stop)
 
     # reading
 
@@ -171,7 +167,7 @@ class Sandboxes:
         self._registry.add_sandbox(sandbox)
         try:
             await self._climb(sandbox)
-            self.watch_init(sandbox)
+            self.inits.watch(sandbox)
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 if self._nri.enabled:
@@ -232,52 +228,6 @@ class Sandboxes:
         except Exception as problem:  # the create's own error counts; the retries need no record
             log.warning("debt not recorded yet", id=sandbox.id, error=str(problem))
             self.debts_queue.schedule(sandbox)
-
-    def watch_init(self, sandbox: PodSandbox) -> None:
-        """Stop the sandbox when the process that holds its PID namespace dies; returns at once.
-
-        Without that process no container of the pod can be joined or exec'd into any more.
-        """
-        if sandbox.pid:
-            self._nursery.start_soon(self._watch_init, sandbox, sandbox.pid)
-
-    async def _watch_init(self, sandbox: PodSandbox, pid: int) -> None:
-        while True:
-            try:
-                init = open_pidfd(pid)
-                break
-            except NotFound:
-                init = -1  # gone already
-                break
-            except Exception as error:  # no descriptor free, say
-                log.warning("a pod's init process cannot be watched now", id=sandbox.id, error=str(error))
-            await trio.sleep(_WATCH_AGAIN_SECONDS)
-        if init >= 0:
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._end_stalled, sandbox, pid)
-                    await wait_pidfd(init)
-                    nursery.cancel_scope.cancel()
-            finally:
-                os.close(init)
-        if sandbox.ready and sandbox.pid == pid:
-            sandbox.ended_because = sandbox.ended_because or f"its init process (pid {pid}) died"
-            log.warning("stopping a pod", id=sandbox.id, reason=sandbox.ended_because)
-            try:
-                await self.stop(sandbox.id)
-            except Exception as error:
-                log.warning("pod without init process not stopped", id=sandbox.id, error=str(error))
-
-    async def _end_stalled(self, sandbox: PodSandbox, pid: int) -> None:
-        """Kill the init process if signals keep it stopped: nothing in the pod can be reached any more."""
-        init = ProcessIdentity.of(pid)
-        if init is None:
-            return
-        await wait_stalled(init, self._config.stalled_seconds, init_of=sandbox.id)
-        sandbox.ended_because = (
-            f"its init process (pid {pid}) was stopped by a signal again after it was continued, and killed"
-        )
-        kill_identity(init)
 
     # stopping
 
