@@ -20,23 +20,24 @@ from noded.config import Config
 from noded.engine.apparmor import AppArmor
 from noded.engine.cdi import CdiDevices
 from noded.engine.container import Container
+from noded.engine.declared_volumes import declared_volumes
+from noded.engine.default_mounts import default_mounts
 from noded.engine.devices import host_devices, resolve_devices
 from noded.engine.handlers import Handlers
 from noded.engine.hook_directories import HookDirectories
 from noded.engine.looks import Looks
-from noded.engine.past import Past, volume_directory
-from noded.engine.pod_files import effective_hostname, root_of
+from noded.engine.past import Found, Past
+from noded.engine.pod_files import effective_hostname
 from noded.engine.registry import Registry
 from noded.engine.resource_classes import blockio_of, rdt_of
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.seccomp_profiles import SeccompProfiles
 from noded.engine.selinux import SELinux, relabel_mounts
-from noded.engine.spec_files import read_base_spec, read_default_mounts, read_handler_profile
+from noded.engine.spec_files import read_base_spec, read_handler_profile
 from noded.engine.volumes import resolve_mounts
-from noded.errors import FailedPrecondition, InvalidArgument, NotFound
+from noded.errors import FailedPrecondition, InvalidArgument
 from noded.host import files
-from noded.host.beneath import resolve_beneath
 from noded.images.content import ContentStore
 from noded.images.volumes import ImageVolumes
 from noded.model.container import ContainerUser
@@ -46,17 +47,15 @@ from noded.model.image import Image
 from noded.model.paths import Layout
 from noded.model.pod import NamespaceMode
 from noded.model.records import SandboxRecord
+from noded.model.runtime import RuntimeFeatures
 from noded.model.states import ContainerState
 from noded.plugins import Hooks
 from noded.spec.cdi.names import requested_devices
 from noded.spec.container import container_spec
-from noded.spec.default_mounts import FIPS_POLICIES, fips_mounts
-from noded.spec.granted import granted
+from noded.spec.granted import Granted, granted
 from noded.spec.inputs import (
     ContainerInputs,
-    ImageVolume,
     NamespacePaths,
-    NodeMount,
     PodFiles,
     ResolvedMount,
     SpecPolicy,
@@ -139,66 +138,53 @@ class BundleSpec:
 
         Raises: as `build`. Cancellation: safe.
         """
-        sandbox, config = container.sandbox, container.record.config
-        features = await self._handlers.features_of(sandbox.record.handler)
+        sandbox = container.sandbox
         rootfs = self._layout.rootfs(container.id)
-        if past is not None:
-            labels = past.selinux
-            mounts = past.mounts(config.mounts)
-        else:
-            labels = await self._selinux.of_container(sandbox.record, config.security, features)
-            mounts = await self._mounts(container)
-            await relabel_mounts(mounts, labels)
-        if past is not None:
-            user = past.user
-        else:
-            databases = await trio.to_thread.run_sync(read_databases, rootfs)
-            user = resolve_user(databases[0], databases[1], image.config.user, config.security)
-        privileged = config.security.privileged
         annotations = sandbox.record.config.annotations
+        features = await self._handlers.features_of(sandbox.record.handler)
         allowed = self._handlers.allowed_annotations(sandbox.record.handler, annotations)
-        policy = replace(await self.policy(sandbox.record.handler), allowed_annotations=allowed)
         given = granted(
             annotations,
-            config,
-            policy,
+            container.record.config,
+            replace(await self.policy(sandbox.record.handler), allowed_annotations=allowed),
             self._facts,
             workloads=self._config.workloads,
             allowed_devices=self._config.allowed_devices,
             shared_cpuset=self._config.shared_cpuset,
         )
-        config, policy = given.container, given.policy
-        pod = pod_features(sandbox.record.config, allowed)
+        config, pod = given.container, pod_features(sandbox.record.config, allowed)
         if past is not None:
-            apparmor = past.apparmor
+            found = past.found(container.record.config.mounts, image)
         else:
-            await self._apparmor.check_named(config.security)
-            apparmor = await self._apparmor.default_for(config.security, policy.apparmor_profile)
-        policy = replace(policy, apparmor_profile=apparmor)
-        profile = past.profile if past is not None else await self._profiles.of(container, image, allowed)
-        volumes = past.volumes(image) if past is not None else await self._volumes(container, image, rootfs)
+            found = await self._find(container, image, given, features)
         inputs = ContainerInputs(
             pod=sandbox.record.config,
             container=config,
             image=image.config,
-            user=user,
+            user=found.user,
             host=self._facts,
             features=features,
             sandbox_id=sandbox.id,
             container_id=container.id,
             rootfs=str(rootfs),
             cgroups_path=container.record.cgroup,
-            policy=policy,
-            namespaces=await self._namespaces(container, past),
+            policy=replace(given.policy, apparmor_profile=found.apparmor),
+            namespaces=self._namespaces(container, found.pid_namespace),
             files=self._files(sandbox),
-            mounts=mounts,
-            volumes=volumes,
+            mounts=found.mounts,
+            volumes=found.volumes,
             node_mounts=(
-                *await self._default_mounts(container, disable_fips=given.fips_disabled),
+                *await default_mounts(
+                    self._config.default_mounts_file,
+                    self._facts,
+                    container.ref.bundle,
+                    rootfs,
+                    disable_fips=given.fips_disabled,
+                ),
                 *log_mounts(sandbox.record.config, config, pod.log_volume),
             ),
             devices=await trio.to_thread.run_sync(resolve_devices, config.devices) if config.devices else (),
-            host_devices=await trio.to_thread.run_sync(host_devices) if privileged else (),
+            host_devices=await trio.to_thread.run_sync(host_devices) if config.security.privileged else (),
             hostname=effective_hostname(sandbox.record.config, socket.gethostname()),
             log_path=container.record.log_path,
             block_io=await blockio_of(self._config, self._facts, annotations, config.name),
@@ -206,13 +192,41 @@ class BundleSpec:
             stop_signal=container.record.stop_signal,
             seccomp_mode=NotifyMode(container.record.seccomp_mode) if container.record.seccomp_mode else None,
             seccomp_listener=str(self._layout.seccomp_listener(container.id)),
-            seccomp_profile=profile,
-            process_label=labels.process,
-            mount_label=labels.mount,
+            seccomp_profile=found.profile,
+            process_label=found.labels.process,
+            mount_label=found.labels.mount,
         )
         if past is None:
-            await self._selinux.label_own(container.ref.bundle, volumes, labels)
+            await self._selinux.label_own(container.ref.bundle, found.volumes, found.labels)
         return inputs, given.refused
+
+    async def _find(
+        self, container: Container, image: Image, given: Granted, features: RuntimeFeatures
+    ) -> Found:
+        """Look up what a container gets that is being made, and make what its mounts and VOLUMEs lack."""
+        rootfs = self._layout.rootfs(container.id)
+        sandbox, config, security = container.sandbox, container.record.config, given.container.security
+        labels = await self._selinux.of_container(sandbox.record, config.security, features)
+        mounts = await self._mounts(container)
+        await relabel_mounts(mounts, labels)
+        databases = await trio.to_thread.run_sync(read_databases, rootfs)
+        user = resolve_user(databases[0], databases[1], image.config.user, config.security)
+        await self._apparmor.check_named(security)
+        return Found(
+            labels=labels,
+            mounts=mounts,
+            user=user,
+            apparmor=await self._apparmor.default_for(security, given.policy.apparmor_profile),
+            profile=await self._profiles.of(container, image, given.policy.allowed_annotations),
+            volumes=await declared_volumes(
+                image.config.volumes,
+                config.mounts,
+                rootfs,
+                self._layout.container_data(container.id),
+                user_namespace(sandbox.record.config),
+            ),
+            pid_namespace=await self._pid_namespace(container),
+        )
 
     async def _mounts(self, container: Container) -> tuple[ResolvedMount, ...]:
         config = container.record.config
@@ -278,13 +292,9 @@ class BundleSpec:
         _, features = await self._handlers.open(container.sandbox.record.handler)
         return await self.cdi.apply(spec, devices, features)
 
-    async def _namespaces(self, container: Container, past: Past | None) -> NamespacePaths:
-        sandbox = container.sandbox
-        pins = {
-            kind: str(path) for kind, path in self._sandboxes.pins(sandbox.id, sandbox.record.config).items()
-        }
-        pid = past.pid_namespace if past is not None else await self._pid_namespace(container)
-        return NamespacePaths(**pins, pid=pid)
+    def _namespaces(self, container: Container, pid: str | None) -> NamespacePaths:
+        pins = self._sandboxes.pins(container.sandbox.id, container.sandbox.record.config)
+        return NamespacePaths(**{kind: str(path) for kind, path in pins.items()}, pid=pid)
 
     async def _pid_namespace(self, container: Container) -> str | None:
         options = container.record.config.security.namespaces
@@ -319,46 +329,6 @@ class BundleSpec:
             localtime=f"/usr/share/zoneinfo/{self._config.timezone}" if self._config.timezone else None,
         )
 
-    async def _default_mounts(self, container: Container, *, disable_fips: bool) -> tuple[NodeMount, ...]:
-        """What every container gets: the administrator's mounts, and those of FIPS mode."""
-        file = self._config.default_mounts_file
-        mounts = await read_default_mounts(file) if file is not None else ()
-        if not self._facts.fips:
-            return mounts
-        bundle, rootfs = container.ref.bundle, self._layout.rootfs(container.id)
-
-        def fips() -> tuple[NodeMount, ...]:
-            for name, data in (("system-fips", b""), ("fips-disabled", b"0\n")):
-                files.publish(bundle / name, data, 0o444, durable=False)
-            policies = {
-                str(resolve_beneath(rootfs, source)): inside
-                for source, inside in FIPS_POLICIES.items()
-                if _exists_beneath(rootfs, source) and _exists_beneath(rootfs, inside)
-            }
-            empty, zero = str(bundle / "system-fips"), str(bundle / "fips-disabled")
-            return fips_mounts(disabled=disable_fips, empty=empty, zero=zero, policies=policies)
-
-        return (*await trio.to_thread.run_sync(fips), *mounts)
-
-    async def _volumes(self, container: Container, image: Image, rootfs: Path) -> tuple[ImageVolume, ...]:
-        """VOLUMEs whose path the image lacks get an empty directory; the others are just there."""
-        wanted = {mount.container_path.rstrip("/") for mount in container.record.config.mounts}
-        userns = user_namespace(container.sandbox.record.config)
-        volumes = []
-
-        def make(source: Path) -> None:
-            source.mkdir(parents=True, exist_ok=True)
-            if userns is not None:
-                os.chown(source, root_of(userns.uids), root_of(userns.gids))
-
-        for path in image.config.volumes:
-            if path.rstrip("/") in wanted or await trio.to_thread.run_sync(_exists_beneath, rootfs, path):
-                continue
-            source = volume_directory(self._layout.container_data(container.id), path)
-            await trio.to_thread.run_sync(make, source)
-            volumes.append(ImageVolume(path, str(source)))
-        return tuple(volumes)
-
 
 def read_databases(rootfs: Path) -> tuple[str, str]:
     """The contents of /etc/passwd and /etc/group in a root file system, "" for one that is not there."""
@@ -367,11 +337,3 @@ def read_databases(rootfs: Path) -> tuple[str, str]:
         data = files.read_beneath(rootfs, name, _DATABASE_LIMIT_BYTES)
         texts.append((data or b"").decode("utf-8", "replace"))
     return texts[0], texts[1]
-
-
-def _exists_beneath(rootfs: Path, path: str) -> bool:
-    try:
-        resolve_beneath(rootfs, path)
-    except NotFound:
-        return False
-    return True

@@ -6,11 +6,12 @@ may have changed since, is taken from here: sources of mounts, the user, namespa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noded.engine.declared_volumes import volume_directory
 from noded.model.container import Mount
 from noded.model.image import Image
 from noded.model.pod import ProfileType
@@ -18,6 +19,25 @@ from noded.model.records import ContainerRecord
 from noded.spec.inputs import ImageVolume, ResolvedMount, ResolvedUser
 from noded.spec.mounts import destination
 from noded.spec.selinux import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is found out for a container when it is made.
+
+    Args:
+        apparmor: profile for a container that names none.
+        profile: seccomp profile of a file or registry, None = none.
+        pid_namespace: path of the PID namespace to join, None = one of its own, or the node's.
+    """
+
+    labels: Labels
+    mounts: tuple[ResolvedMount, ...]
+    user: ResolvedUser
+    apparmor: str
+    profile: Mapping[str, Any] | None
+    volumes: tuple[ImageVolume, ...]
+    pid_namespace: str | None
 
 
 class Past:
@@ -34,6 +54,18 @@ class Past:
     ) -> None:
         self._spec, self._record, self._data = spec, record, data
         self.profile = profile
+
+    def found(self, mounts: Sequence[Mount], image: Image) -> Found:
+        """All of it, for the mounts that its client asked for."""
+        return Found(
+            labels=self.selinux,
+            mounts=self.mounts(mounts),
+            user=self.user,
+            apparmor=self.apparmor,
+            profile=self.profile,
+            volumes=self.volumes(image),
+            pid_namespace=self.pid_namespace,
+        )
 
     def mounts(self, mounts: Sequence[Mount]) -> tuple[ResolvedMount, ...]:
         """The client's mounts. Their propagation was checked when they were made."""
@@ -88,12 +120,3 @@ class Past:
             if source.is_dir():
                 found.append(ImageVolume(path, str(source)))
         return tuple(found)
-
-
-def volume_directory(data: Path, path: str) -> Path:
-    """Where a VOLUME of an image is kept that the image has no directory for.
-
-    Args:
-        data: directory of what belongs to the container.
-    """
-    return data / "volumes" / hashlib.sha256(path.encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ import os
 import stat
 from pathlib import Path
 
-from noded.errors import FailedPrecondition
+from noded.errors import FailedPrecondition, NotFound
 from noded.host import libc
 
 RESOLVE_NO_XDEV = 0x01
@@ -104,6 +104,15 @@ def resolve_beneath(root: Path, path: str) -> Path:
         return Path(os.readlink(f"/proc/self/fd/{fd}"))
     finally:
         os.close(fd)
+
+
+def exists_beneath(root: Path, path: str) -> bool:
+    """Tell whether a container has a file. Raises: as `resolve_beneath`, but for NotFound."""
+    try:
+        resolve_beneath(root, path)
+    except NotFound:
+        return False
+    return True
 
 
 def _open_in(top: int, path: bytes, flags: int) -> int:
