@@ -170,16 +170,7 @@ def in_fresh_thread(fn: Callable[[], T], name: str) -> T:
 
 def namespace_type(path: Path) -> str | None:
     """Return the kind of namespace that a file is, None when it is none or missing."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        flag = fcntl.ioctl(fd, _NS_GET_NSTYPE)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+    flag = _asked(path, _NS_GET_NSTYPE)
     return next((kind for kind, value in KINDS.items() if value == flag), None)
 
 
@@ -201,20 +192,27 @@ def inode(path: Path) -> int:
 
 def owner_inode(path: Path) -> int | None:
     """Return the identity of the user namespace that owns a namespace, None where it is no pin."""
+    owner = _asked(path, _NS_GET_USERNS)
+    if owner is None:
+        return None
+    try:
+        return os.fstat(owner).st_ino
+    finally:
+        os.close(owner)
+
+
+def _asked(path: Path, request: int) -> int | None:
+    """The answer to an ioctl of ioctl_ns(2), None where the file is no namespace or missing."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        owner = fcntl.ioctl(fd, _NS_GET_USERNS)
+        return fcntl.ioctl(fd, request)
     except OSError:
         return None
     finally:
         os.close(fd)
-    try:
-        return os.fstat(owner).st_ino
-    finally:
-        os.close(owner)
 
 
 def check_hostname(hostname: str | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,6 +174,24 @@ def descendants(pid: int) -> set[int]:
         found |= new
         pending.extend(new)
     return found
+
+
+def commands() -> Iterator[tuple[int, list[bytes]]]:
+    """Pids and arguments of all processes; those of zombies and kernel threads are empty."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                data = Path(f"/proc/{name}/cmdline").read_bytes()
+            except OSError:
+                continue  # ended meanwhile
+            yield int(name), data.removesuffix(b"\0").split(b"\0")
+
+
+def argument_of(words: Sequence[bytes], option: bytes) -> bytes | None:
+    """The word behind an option of a command, None when there is none."""
+    if option not in words[:-1]:
+        return None
+    return words[words.index(option) + 1]
 
 
 def _parents() -> dict[int, int]:

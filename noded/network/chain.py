@@ -9,7 +9,7 @@ Spec: 1.1.0 section 3 (execution of network configurations).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from noded.errors import FailedPrecondition, NodedError, Unavailable
@@ -143,6 +143,11 @@ async def gc(
             _succeed(answer, plugin["type"], invocation)
         except NodedError as error:
             errors.append(error)
+    raise_first(errors)
+
+
+def raise_first(errors: Sequence[NodedError]) -> None:
+    """Raise the first error, if there is one, with the others as notes."""
     if errors:
         for other in errors[1:]:
             errors[0].add_note(str(other))

@@ -267,10 +267,7 @@ class Network:
                     await chain.gc(self._plugins, document, members, budget)
                 except NodedError as error:
                     errors.append(error)
-        if errors:
-            for other in errors[1:]:
-                errors[0].add_note(str(other))
-            raise errors[0]
+        chain.raise_first(errors)
 
     async def update_pod_cidr(self, cidrs: str) -> None:
         """Take the node's pod CIDRs from kubelet: for `ipRanges`, and for `conf_template` if configured.

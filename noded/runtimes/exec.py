@@ -10,21 +10,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, FailedPrecondition, Internal, NodedError, Unavailable
-from noded.host.files import names_in, publish
+from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, children_of, reap
 from noded.model.runtime import ExecResult, TaskRef
 from noded.runtimes.command import CommandLine, clean_environment, umask_of
+from noded.runtimes.exec_files import ExecFiles
 from noded.runtimes.failures import ending, runtime_error
 from noded.runtimes.killing import (
     abandoned_zombies,
@@ -35,7 +34,7 @@ from noded.runtimes.killing import (
     wait_dead,
     wait_gone,
 )
-from noded.runtimes.records import EXEC_PREFIX, read_pid_file
+from noded.runtimes.records import read_pid_file
 
 _log = structlog.get_logger(__name__)
 
@@ -68,7 +67,7 @@ class Execs:
 
         Cancellation: every process of the command is killed.
         """
-        running = _Running(ref.bundle, limit_bytes)
+        running = _Running(ExecFiles(ref.bundle), limit_bytes)
         with trio.move_on_after(float("inf") if timeout_seconds is None else timeout_seconds) as scope:
             try:
                 return await self._run(ref, process, running)
@@ -86,7 +85,7 @@ class Execs:
     async def _run(self, ref: TaskRef, process: Mapping[str, Any], running: _Running) -> ExecResult:
         # For root only: the environment in it holds the workload's secrets.
         publish(
-            running.process_file, json.dumps({**process, "terminal": False}).encode(), 0o600, durable=False
+            running.files.process, json.dumps({**process, "terminal": False}).encode(), 0o600, durable=False
         )
         runtime = await self._spawn(ref, running, umask_of(process))
         failure: NodedError | None = None
@@ -116,9 +115,9 @@ class Execs:
         return ExecResult(code, running.stdout.data(), running.stderr.data())
 
     async def _spawn(self, ref: TaskRef, running: _Running, umask: int) -> trio.Process:
-        options = ["--detach", "--process", str(running.process_file), "--pid-file", str(running.pid_file)]
+        options = ["--detach", "--process", str(running.files.process), "--pid-file", str(running.files.pid)]
         if self.internal_pid_file:
-            options += ["--internal-pid-file", str(running.internal_pid_file)]
+            options += ["--internal-pid-file", str(running.files.internal_pid)]
         # With a log file runtimes keep warnings off standard error, which is the command's own;
         # a fatal error they still write there, in plain words.
         argv = self.command.argv("exec", *options, ref.id, globals_=("--log", "/dev/null"))
@@ -140,9 +139,9 @@ class Execs:
         return runtime
 
     async def _wait_command(self, running: _Running) -> int:
-        pid = read_pid_file(running.pid_file)
+        pid = read_pid_file(running.files.pid)
         if pid is None:
-            raise Internal(f"{self.runtime_name} exec succeeded but wrote no pid to {running.pid_file}")
+            raise Internal(f"{self.runtime_name} exec succeeded but wrote no pid to {running.files.pid}")
         command = ProcessIdentity.of(pid)
         running.session = session_of(pid)
         if command is not None:
@@ -204,7 +203,7 @@ class Execs:
 
         def command() -> set[int]:
             """Nobody but us reaps the command, so the pid in the file is its own, dead or alive."""
-            pid = read_pid_file(running.pid_file)
+            pid = read_pid_file(running.files.pid)
             return set() if pid is None or running.reaped else {pid}
 
         def strays() -> set[int]:
@@ -222,7 +221,7 @@ class Execs:
         return killed + zombies
 
     async def _kill_inside(self, ref: TaskRef, running: _Running) -> None:
-        pid = read_pid_file(running.internal_pid_file)
+        pid = read_pid_file(running.files.internal_pid)
         if pid is not None:
             await self.command.run("kill", "--pid", str(pid), ref.id, "KILL", timeout_seconds=_KILL_SECONDS)
 
@@ -231,13 +230,12 @@ class Execs:
 class _Running:
     """One exec: its files in the bundle, its pipes, and which of its processes are alive."""
 
-    bundle: Path
+    files: ExecFiles
     limit_bytes: int
     runtime: trio.Process | None = None
     runtime_pid: int = 0
     reaped: bool = False
     session: int | None = None
-    _stem: str = field(default_factory=lambda: EXEC_PREFIX + secrets.token_hex(8))
     stdout: _Capture = field(init=False)
     stderr: _Capture = field(init=False)
 
@@ -246,28 +244,13 @@ class _Running:
         self.stderr = _Capture(self.limit_bytes)
 
     @property
-    def process_file(self) -> Path:
-        return self.bundle / f"{self._stem}.json"
-
-    @property
-    def pid_file(self) -> Path:
-        return self.bundle / f"{self._stem}.pid"
-
-    @property
-    def internal_pid_file(self) -> Path:
-        return self.bundle / f"{self._stem}.inside"
-
-    @property
     def pipes(self) -> tuple[int, int]:
         return self.stdout.read_fd, self.stderr.read_fd
 
     def close(self) -> None:
         self.stdout.close()
         self.stderr.close()
-        # A runtime that was killed leaves the temporary file of its pid file.
-        for name in names_in(self.bundle):
-            if name.removeprefix(".").startswith(self._stem):
-                (self.bundle / name).unlink(missing_ok=True)
+        self.files.remove()
 
 
 class _Capture:

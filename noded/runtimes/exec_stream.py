@@ -14,14 +14,12 @@ import array
 import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
 import struct
 import termios
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -32,9 +30,10 @@ from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, children_of, kill_identity, reap
 from noded.model.runtime import TaskRef
 from noded.runtimes.command import CommandLine, clean_environment, umask_of
+from noded.runtimes.exec_files import ExecFiles
 from noded.runtimes.failures import ending, runtime_error
 from noded.runtimes.killing import abandoned_zombies, holders, stop_and_kill, wait_dead, wait_gone
-from noded.runtimes.records import EXEC_PREFIX, read_pid_file
+from noded.runtimes.records import read_pid_file
 
 _log = structlog.get_logger(__name__)
 
@@ -103,7 +102,7 @@ class ExecStreams:
         self, ref: TaskRef, process: Mapping[str, Any], *, terminal: bool, stdin: bool
     ) -> OciExecStream:
         """See `noded.model.runtime.Sandbox.exec_open`."""
-        start = _Start(ref.bundle, terminal)
+        start = _Start(ExecFiles(ref.bundle), terminal)
         try:
             # Killing a runtime half-way leaves pieces; a start takes some hundredths of a second.
             with trio.CancelScope(shield=True):
@@ -121,7 +120,7 @@ class ExecStreams:
     ) -> OciExecStream:
         # For root only: the environment in it holds the workload's secrets.
         body = json.dumps({**process, "terminal": start.terminal}).encode()
-        publish(start.process_file, body, 0o600, durable=False)
+        publish(start.files.process, body, 0o600, durable=False)
         if start.terminal:
             start.listen()
         ours = start.pipes(stdin)
@@ -136,9 +135,9 @@ class ExecStreams:
                 )
             if runtime.returncode != 0:
                 raise await self._failure(ref, process, start, runtime, ours)
-            pid = read_pid_file(start.pid_file)
+            pid = read_pid_file(start.files.pid)
             if pid is None:
-                raise Internal(f"{self.runtime_name} exec succeeded but wrote no pid to {start.pid_file}")
+                raise Internal(f"{self.runtime_name} exec succeeded but wrote no pid to {start.files.pid}")
             command = ProcessIdentity.of(pid)
             master = await self._terminal(start, command)
         except BaseException:
@@ -162,9 +161,9 @@ class ExecStreams:
             raise
 
     async def _spawn(self, ref: TaskRef, start: _Start, umask: int) -> trio.Process:
-        options = ["--detach", "--process", str(start.process_file), "--pid-file", str(start.pid_file)]
+        options = ["--detach", "--process", str(start.files.process), "--pid-file", str(start.files.pid)]
         if start.terminal:
-            options += ["--console-socket", start.console_name]
+            options += ["--console-socket", start.files.console_name]
         argv = self.command.argv("exec", *options, ref.id, globals_=("--log", "/dev/null"))
         try:
             return await trio.lowlevel.open_process(
@@ -202,7 +201,7 @@ class ExecStreams:
         """Kill a runtime that does not come to an end, and what it has started."""
 
         def strays() -> set[int]:
-            pid = read_pid_file(start.pid_file)
+            pid = read_pid_file(start.files.pid)
             found = holders(children_of(os.getpid()), ours.outputs)
             return found if pid is None else found | {pid}
 
@@ -247,23 +246,10 @@ class _Ends:
 class _Start:
     """The start of one command: its files in the bundle and the runtime's ends of its streams."""
 
-    bundle: Path
+    files: ExecFiles
     terminal: bool
     theirs: list[int] = field(default_factory=list)
     _console: trio.socket.SocketType | None = None
-    _stem: str = field(default_factory=lambda: EXEC_PREFIX + secrets.token_hex(8))
-
-    @property
-    def process_file(self) -> Path:
-        return self.bundle / f"{self._stem}.json"
-
-    @property
-    def pid_file(self) -> Path:
-        return self.bundle / f"{self._stem}.pid"
-
-    @property
-    def console_name(self) -> str:
-        return f"{self._stem}.tty"
 
     def pipes(self, stdin: bool) -> _Ends:
         """Make the pipes; with a terminal they are for the runtime's own words."""
@@ -289,11 +275,11 @@ class _Start:
     def listen(self) -> None:
         """Make the console socket. Its path may be longer than a socket address can be."""
         self._console = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        directory = os.open(self.bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(self.files.bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             plain = socket.socket(fileno=os.dup(self._console.fileno()))
             try:
-                plain.bind(f"/proc/self/fd/{directory}/{self.console_name}")
+                plain.bind(f"/proc/self/fd/{directory}/{self.files.console_name}")
                 plain.listen(1)
             finally:
                 plain.close()
@@ -326,9 +312,7 @@ class _Start:
         self.close_theirs()
         if self._console is not None:
             self._console.close()
-        # A runtime that was killed leaves the temporary file of its pid file.
-        for path in (*self.bundle.glob(f"{self._stem}*"), *self.bundle.glob(f".{self._stem}*")):
-            path.unlink(missing_ok=True)
+        self.files.remove()
 
 
 def _read_now(fd: int) -> bytes:

@@ -40,7 +40,6 @@ from noded.runtimes.criu import check_criu, explain
 from noded.runtimes.exec import Execs
 from noded.runtimes.exec_stream import ExecStreams
 from noded.runtimes.failures import ending, runtime_error
-from noded.runtimes.killing import reap_namespace_zombies
 from noded.runtimes.monitor import Exits
 from noded.runtimes.quirks import OciQuirks
 from noded.runtimes.records import (
@@ -53,6 +52,7 @@ from noded.runtimes.records import (
     write_record,
 )
 from noded.runtimes.restore_mounts import name_masked_directories
+from noded.runtimes.signalling import signal_init, signal_members
 from noded.runtimes.stand_in import start_by_stand_in
 from noded.runtimes.teardown import Teardown
 from noded.runtimes.usage import parse_usage
@@ -184,16 +184,10 @@ class OciSandbox:
         if signal == signals.SIGKILL and everything:
             await trio.to_thread.run_sync(self._parts.exits.kill, ref, init)
         elif everything and ref.cgroup:
-            await trio.to_thread.run_sync(self._signal_cgroup, ref, signal)
-        elif init is not None and init.alive():
-            kill_identity(init, signal)
-            if signal == signals.SIGKILL:
-                await trio.to_thread.run_sync(reap_namespace_zombies, init)
-
-    def _signal_cgroup(self, ref: TaskRef, signal: int) -> None:
-        for pid in self._parts.cgroups.procs(self._parts.cgroups.place(ref.cgroup)):
-            if (identity := ProcessIdentity.of(pid)) is not None:
-                kill_identity(identity, signal)
+            cgroups = self._parts.cgroups
+            await signal_members(lambda: cgroups.procs(cgroups.place(ref.cgroup)), signal)
+        else:
+            await signal_init(init, signal)
 
     async def _kill_by_runtime(self, ref: TaskRef, signal: int, everything: bool) -> None:
         args = [*(["--all"] if everything else []), ref.id, str(int(signal))]

@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from noded.errors import DeadlineExceeded, NodedError, Unavailable, Unimplemented
-from noded.host.processes import ProcessIdentity
+from noded.host.processes import ProcessIdentity, argument_of, commands
 from noded.runtimes.command import Completed, clean_environment
 from noded.runtimes.failures import ending, plain_words, runtime_error
 from noded.runtimes.killing import stop_and_kill, wait_gone
@@ -177,16 +177,10 @@ def find_shims(sandbox_id: str) -> list[ProcessIdentity]:
     For a daemon that died between a shim's start and its record.
     """
     found = []
-    wanted = [b"-namespace", NAMESPACE.encode(), b"-id", sandbox_id.encode()]
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if all(word in words for word in wanted) and words[words.index(b"-id") + 1] == wanted[-1]:
-            identity = ProcessIdentity.of(int(entry.name))
+    wanted = NAMESPACE.encode(), sandbox_id.encode()
+    for pid, words in commands():
+        if (argument_of(words, b"-namespace"), argument_of(words, b"-id")) == wanted:
+            identity = ProcessIdentity.of(pid)
             if identity is not None and identity.alive():
                 found.append(identity)
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from noded.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable, Unimplemented
-from noded.host.processes import ProcessIdentity, kill_identity
+from noded.host.processes import ProcessIdentity
 from noded.model.runtime import (
     ExecResult,
     ExecStream,
@@ -22,7 +22,6 @@ from noded.model.runtime import (
     TaskState,
     TaskUsage,
 )
-from noded.runtimes.killing import reap_namespace_zombies
 from noded.runtimes.records import CONFIG_FILE, TaskRecord, read_record, write_record
 from noded.runtimes.shim_exec import ShimExecs
 from noded.runtimes.shim_exits import ShimExits
@@ -39,6 +38,7 @@ from noded.runtimes.shim_record import (
 from noded.runtimes.shim_service import TaskService
 from noded.runtimes.shim_start import ShimStart, live_shim
 from noded.runtimes.shim_teardown import ShimTeardown
+from noded.runtimes.signalling import signal_init, signal_members
 from noded.tracing.spans import span
 from noded.wire.ttrpc_task import CreateTaskRequest, ProcessStatus
 
@@ -140,16 +140,9 @@ class ShimSandbox:
         if signal == signals.SIGKILL and everything:
             await trio.to_thread.run_sync(self._parts.exits.kill, ref, init)
         elif everything and ref.cgroup:
-            await trio.to_thread.run_sync(self._signal_cgroup, ref, signal)
-        elif init is not None and init.alive():
-            kill_identity(init, signal)
-            if signal == signals.SIGKILL:
-                await trio.to_thread.run_sync(reap_namespace_zombies, init)
-
-    def _signal_cgroup(self, ref: TaskRef, signal: int) -> None:
-        for pid in self._parts.members(ref):
-            if (identity := ProcessIdentity.of(pid)) is not None:
-                kill_identity(identity, signal)
+            await signal_members(lambda: self._parts.members(ref), signal)
+        else:
+            await signal_init(init, signal)
 
     async def _kill_by_shim(self, ref: TaskRef, signal: int, everything: bool) -> None:
         if live_shim(self._ref) is None:

@@ -25,12 +25,12 @@ from pathlib import Path
 import trio
 
 from noded.errors import FailedPrecondition, Unavailable
-from noded.host.files import publish
 from noded.host.inotify import IN_MOVED_TO, Inotify
 from noded.host.processes import ProcessIdentity
 from noded.runtimes.failures import runtime_error
 from noded.runtimes.killing import wait_dead
 from noded.runtimes.records import GO_FIFO, START_LOG, STARTED_FILE
+from noded.runtimes.script import ensure_script
 
 _SCRIPT = """\
 #!/bin/sh
@@ -81,13 +81,7 @@ def stand_in_script(runtime: Sequence[str]) -> str:
 
 def ensure_stand_in(path: Path, runtime: Sequence[str]) -> None:
     """Write the script unless it is there already. Blocks on a few file operations."""
-    text = stand_in_script(runtime).encode()
-    try:
-        if path.read_bytes() == text:
-            return
-    except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    publish(path, text, 0o700, durable=False)
+    ensure_script(path, stand_in_script(runtime))
 
 
 async def start_by_stand_in(bundle: Path, stand_in: ProcessIdentity | None, action: str) -> None:

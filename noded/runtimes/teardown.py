@@ -22,7 +22,7 @@ import trio
 from noded.errors import DeadlineExceeded, NodedError, Unavailable
 from noded.host.cgroups import Cgroups
 from noded.host.files import names_in, remove_temporaries
-from noded.host.processes import ProcessIdentity, reap
+from noded.host.processes import ProcessIdentity, argument_of, commands, reap
 from noded.model.runtime import TaskRef
 from noded.runtimes.command import CommandLine
 from noded.runtimes.failures import ending, plain_words
@@ -166,18 +166,9 @@ async def _reap_dead(identity: ProcessIdentity) -> None:
 def find_monitors(task_id: str) -> list[ProcessIdentity]:
     """Return the live conmon processes of one task, by their command lines. Blocks on /proc."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+    for pid, words in commands():
+        if b"--exit-dir" not in words or argument_of(words, b"--cid") != task_id.encode():
             continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if (
-            not {b"--cid", b"--exit-dir"} <= set(words)
-            or words[words.index(b"--cid") + 1] != task_id.encode()
-        ):
-            continue
-        if (identity := ProcessIdentity.of(int(entry.name))) is not None:
+        if (identity := ProcessIdentity.of(pid)) is not None:
             found.append(identity)
     return found

@@ -18,7 +18,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from noded.host.files import publish
+from noded.runtimes.script import ensure_script
 
 _SCRIPT = """\
 #!/bin/sh
@@ -34,13 +34,7 @@ def wrapper_script(program: str) -> str:
 
 def ensure_wrapper(path: Path, program: str) -> None:
     """Write the script unless it is there already. Blocks on a few file operations."""
-    text = wrapper_script(program).encode()
-    try:
-        if path.read_bytes() == text:
-            return
-    except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    publish(path, text, 0o700, durable=False)
+    ensure_script(path, wrapper_script(program))
 
 
 def without_net_core(netns: str, argv: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from noded.errors import FailedPrecondition, NodedError
 from noded.host import cgroup_hierarchies, mountinfo, mounts, namespaces
 from noded.host.cgroup_names import expand_slice
 from noded.host.cgroups import Cgroups
-from noded.host.processes import ProcessIdentity, kill_identity
+from noded.host.processes import ProcessIdentity, commands, kill_identity
 from noded.model.host import CgroupDriver
 from noded.model.paths import Layout
 
@@ -76,19 +76,13 @@ def sweep_killed_demos(before: HostBefore) -> list[str]:
 def _processes(node: Node, leftovers: list[str]) -> None:
     """The daemon and its monitors, known by their arguments."""
     needles = [os.fsencode(path) for path in (node.directory, node.state)]
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = path.read_bytes()
-        except OSError:
-            continue  # ended meanwhile
-        pid = int(path.parent.name)
+    for pid, words in commands():
+        arguments = b" ".join(words)
         if pid == os.getpid() or not any(needle in arguments for needle in needles):
             continue
         identity = ProcessIdentity.of(pid)
         if identity is not None and kill_identity(identity):
-            leftovers.append(
-                f"process {pid}: {arguments.replace(bytes(1), b' ').decode(errors='replace')[:80]}"
-            )
+            leftovers.append(f"process {pid}: {arguments.decode(errors='replace')[:80]}")
 
 
 def _directory(path: Path) -> None:

@@ -36,6 +36,14 @@ def test_a_process_name_cannot_confuse_the_status(name: str, state: str, parent:
     assert processes.parse_stat(text) == (state, parent, started)
 
 
+def test_an_option_of_a_command_is_found_only_with_a_word_behind_it() -> None:
+    words = [b"conmon", b"--cid", b"--exit-dir", b"/x", b"--cid"]
+    assert processes.argument_of(words, b"--cid") == b"--exit-dir"
+    assert processes.argument_of(words, b"--exit-dir") == b"/x"
+    assert processes.argument_of(words[1:2], b"--cid") is None
+    assert processes.argument_of(words, b"-id") is None
+
+
 def test_a_cut_status_is_refused() -> None:
     with pytest.raises(ValueError, match="not a process status"):
         processes.parse_stat("1 (a) S 2 3")
