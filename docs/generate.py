@@ -33,9 +33,9 @@ from noded.settings import RELOADABLE
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 sys.path.insert(0, str(DOCS.parent))
-import measured  # noqa: E402
+import measured
 
-from tests.conformance import expected  # noqa: E402
+from tests.conformance import expected
 
 REPOSITORY = DOCS.parent
 PARITY = REPOSITORY / "tests" / "docs" / "parity.tsv"

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))  # for `import tests.support`, however pytest was started
 
-from tests.support.counts import full_counts  # noqa: E402
+from tests.support.counts import full_counts
 
 if TYPE_CHECKING:
     from tests.support.cri_client import Cri

@@ -88,7 +88,7 @@ class Images:
         with told_of_the_disk(f"loading {path}"):
             return await load_archive(Path(path), self._library, self._admission.accept)
 
-    async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
+    async def save(self, references: Sequence[str], path: str, format: str) -> None:
         """Export images to an archive on the node; `format` is "oci", "docker" or "store".
 
         A store is a directory that other nodes use as an additional image store; no references = all.

@@ -91,13 +91,13 @@ class Metrics:
     def __init__(self) -> None:
         self._families: dict[str, Counter | Histogram | Read] = {}
 
-    def counter(self, name: str, help: str, *labels: str) -> Counter:  # noqa: A002
+    def counter(self, name: str, help: str, *labels: str) -> Counter:
         return self._add(Counter(Family(name, help, "counter", labels)))
 
     def histogram(
         self,
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         *labels: str,
         bounds: Sequence[float] = LATENCY_BUCKETS,
     ) -> Histogram:
@@ -106,7 +106,7 @@ class Metrics:
     def gauge(
         self,
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         *labels: str,
         read: Callable[[], Iterable[Sample]],
     ) -> Read:
@@ -115,7 +115,7 @@ class Metrics:
     def total(
         self,
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         *labels: str,
         read: Callable[[], Iterable[Sample]],
     ) -> Read:

@@ -63,7 +63,7 @@ async def load_archive(path: Path, library: Library, accept: Accept | None = Non
             await library.release(owner)
 
 
-async def save_archive(images: Sequence[Image], path: Path, format: str, library: Library) -> None:  # noqa: A002
+async def save_archive(images: Sequence[Image], path: Path, format: str, library: Library) -> None:
     """Write images to a file or directory that other tools read.
 
     Args:

@@ -36,7 +36,7 @@ class Sink(Protocol):
 
 class TarSink:
     def __init__(self, file: IO[bytes]) -> None:
-        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by `close`
         self._written: set[str] = set()
 
     def add(self, name: str, source: IO[bytes], size: int) -> None:

@@ -210,7 +210,7 @@ class span:  # noqa: N801 # used like a function
         self._record.end(self._number, said, self._attributes, least_ns=self._least_ns)
 
 
-class wait(span):  # noqa: N801
+class wait(span):  # noqa: N801 # as `span`
     """A step that consists of waiting for somebody else: noted only if it took a millisecond."""
 
     __slots__ = ()

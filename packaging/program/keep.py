@@ -20,14 +20,14 @@ from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-import noded_start  # noqa: E402
+import noded_start
 
 noded_start.prepare()
 
-from noded import config_text, settings  # noqa: E402
-from noded.config import Config  # noqa: E402
-from noded.errors import NodedError  # noqa: E402
-from noded.model.paths import Layout  # noqa: E402
+from noded import config_text, settings
+from noded.config import Config
+from noded.errors import NodedError
+from noded.model.paths import Layout
 
 NAMES = ("noded_start.py", "purge", "common", noded_start.directory())
 

@@ -7,6 +7,6 @@ import noded_start
 
 noded_start.prepare()
 
-from noded.__main__ import main  # noqa: E402
+from noded.__main__ import main
 
 main()

@@ -25,16 +25,16 @@ import noded_start
 
 noded_start.prepare()
 
-from noded import settings  # noqa: E402
-from noded.cli import alone  # noqa: E402
-from noded.cli.client import Daemon, wait_for  # noqa: E402
-from noded.config import Config  # noqa: E402
-from noded.errors import NodedError  # noqa: E402
-from noded.host.mountinfo import parse_mountinfo, read_mountinfo  # noqa: E402
-from noded.model.paths import Layout  # noqa: E402
-from noded.proto.noded.admin import v1 as admin  # noqa: E402
-from noded.proto.runtime import v1 as cri  # noqa: E402
-from noded.tables import DEFAULT_PATH  # noqa: E402
+from noded import settings
+from noded.cli import alone
+from noded.cli.client import Daemon, wait_for
+from noded.config import Config
+from noded.errors import NodedError
+from noded.host.mountinfo import parse_mountinfo, read_mountinfo
+from noded.model.paths import Layout
+from noded.proto.noded.admin import v1 as admin
+from noded.proto.runtime import v1 as cri
+from noded.tables import DEFAULT_PATH
 
 # Plugins whose packages were removed before noded's: pods may still need them.
 REMOVED_PLUGINS = "/var/lib/noded/removed/plugins"

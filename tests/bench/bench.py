@@ -68,7 +68,7 @@ class Bench:
         if shutil.which(CONTAINERD):
             kinds[CONTAINERD] = Containerd
         self.factories: dict[str, Factory] = {
-            name: lambda path, kind=kind: kind(path, registry.host, self.images.sandbox)  # type: ignore[misc]
+            name: lambda path, kind=kind: kind(path, registry.host, self.images.sandbox)
             for name, kind in kinds.items()
             if name not in without
         }

@@ -101,7 +101,7 @@ def push_all(registry: Registry, directory: Path) -> None:
 
     def busybox(label: str, **options: object) -> Image:
         # A label makes each a different image, as they are in the public registries.
-        return images.build([base, ls_free, tools], labels={"image": label}, **options)  # type: ignore[arg-type]
+        return images.build([base, ls_free, tools], labels={"image": label}, **options)
 
     def web(label: str, port: int) -> Image:
         return images.build(

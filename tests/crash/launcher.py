@@ -107,11 +107,11 @@ class Faults:
             return replace(rung, up=up, down=down)
 
         @functools.wraps(original)
-        def __init__(instance: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        def __init__(instance: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - put in place of one
             original(instance, *args, **kwargs)
             instance.rungs = tuple(rung_with_faults(rung) for rung in instance.rungs)
 
-        ladder.__init__ = __init__  # type: ignore[method-assign]
+        ladder.__init__ = __init__
 
     def wrap_rows(self, rows: type, name: str) -> None:
         """Let commits fail as they do when the disk of the database does."""
@@ -164,7 +164,7 @@ class Faults:
         original = database._migrate
 
         def migrate(connection: sqlite3.Connection, *args: Any) -> None:
-            original(FaultyConnection(connection, self), *args)  # type: ignore[arg-type]
+            original(FaultyConnection(connection, self), *args)
 
         database._migrate = migrate
 

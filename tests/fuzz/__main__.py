@@ -89,7 +89,7 @@ def _one(name: str, seconds: int, corpus: Path, seed: int) -> int:
 
 
 def _guided(name: str, seconds: int, corpus: Path, seed: int) -> int:
-    import atheris  # type: ignore[import-not-found]
+    import atheris
 
     with atheris.instrument_imports(include=["noded.wire", "noded.images.unpack"]):
         from tests.fuzz import targets

@@ -106,7 +106,7 @@ def pod() -> Callable[..., Pod]:
 
     def make(*command: str, image: str = f"{HOST}/kubelet/busybox:1", **options: object) -> Pod:
         own = {key: options.pop(key) for key in ("post_start", "memory_bytes") if key in options}
-        main = Container("main", image, command or SLEEP, **own)  # type: ignore[arg-type]
-        return Pod([main], **options)  # type: ignore[arg-type]
+        main = Container("main", image, command or SLEEP, **own)
+        return Pod([main], **options)
 
     return make

@@ -13,7 +13,7 @@ PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
 if str(PACKAGING) not in sys.path:
     sys.path.append(str(PACKAGING))  # for `import noded_packaging`
 
-from tests.packaging.roots import KEPT, Root, kept_packages, unpacked_root  # noqa: E402
+from tests.packaging.roots import KEPT, Root, kept_packages, unpacked_root
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Node:
         self.world = world
         self.bridge = bridge
         self.second = second
-        self.disk = world.daemon.disk  # type: ignore[attr-defined]
+        self.disk = world.daemon.disk
         self.model = NodeModel.empty()
         self.codes: Counter[str] = Counter()
         self.away, self.back = threading.Event(), threading.Event()

@@ -107,7 +107,7 @@ class Bundles:
         try:
             inotify.watch(log.parent, IN_MODIFY | IN_CREATE | IN_MOVED_TO)
             with trio.fail_after(10):
-                while not (log.exists() and text in log.read_text()):  # noqa: ASYNC240
+                while not (log.exists() and text in log.read_text()):  # noqa: ASYNC240 - small files on a local disk
                     await inotify.read()
         finally:
             inotify.close()

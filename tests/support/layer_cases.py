@@ -171,7 +171,7 @@ async def open_store(directory: Path, **options: object) -> AsyncIterator[Store]
                 layers=LayerStore(layout.layers, unpacker),
                 rows=ImageRows(database),
                 layout=layout,
-                **options,  # type: ignore[arg-type]
+                **options,
             )
             library.set_in_use(frozenset)
             await library.load()
@@ -186,7 +186,7 @@ def with_store(directory: Path, test: Callable[[Store], object], **options: obje
     async def main() -> None:
         with trio.fail_after(120):
             async with open_store(directory, **options) as store:
-                await test(store)  # type: ignore[misc]
+                await test(store)
 
     trio.run(main)
 

@@ -308,7 +308,7 @@ class Guest:
 
 def _pump(source: IO[bytes], target: socket.socket) -> None:
     with contextlib.suppress(OSError, ValueError):
-        while block := source.read1(65536):  # type: ignore[attr-defined]
+        while block := source.read1(65536):
             target.sendall(block)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_RDWR)

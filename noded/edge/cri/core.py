@@ -62,13 +62,13 @@ class Sandboxes(Protocol):
         """Create a sandbox, or join its creation; return its id. `handler` "" = the default one."""
         ...
 
-    async def stop(self, id: str) -> None: ...  # noqa: A002
+    async def stop(self, id: str) -> None: ...
 
-    async def remove(self, id: str) -> None: ...  # noqa: A002
+    async def remove(self, id: str) -> None: ...
 
     async def update_resources(
         self,
-        id: str,  # noqa: A002
+        id: str,
         overhead: Resources | None,
         resources: Resources | None,
     ) -> None: ...
@@ -85,11 +85,11 @@ class Containers(Protocol):
 
     async def create(self, sandbox_id: str, config: ContainerConfig, request: bytes) -> str: ...
 
-    async def start(self, id: str) -> None: ...  # noqa: A002
+    async def start(self, id: str) -> None: ...
 
-    async def stop(self, id: str, timeout_seconds: float) -> None: ...  # noqa: A002
+    async def stop(self, id: str, timeout_seconds: float) -> None: ...
 
-    async def remove(self, id: str) -> None: ...  # noqa: A002
+    async def remove(self, id: str) -> None: ...
 
     def view(self, id_or_prefix: str) -> ContainerView:
         """Raises: NotFound."""
@@ -101,13 +101,13 @@ class Containers(Protocol):
 class RunningContainers(Protocol):
     """What is done to containers that run."""
 
-    async def update(self, id: str, resources: Resources, annotations: Mapping[str, str]) -> None: ...  # noqa: A002
+    async def update(self, id: str, resources: Resources, annotations: Mapping[str, str]) -> None: ...
 
-    async def reopen_log(self, id: str) -> None: ...  # noqa: A002
+    async def reopen_log(self, id: str) -> None: ...
 
     async def exec_sync(
         self,
-        id: str,  # noqa: A002
+        id: str,
         command: tuple[str, ...],
         timeout_seconds: float | None,
     ) -> ExecResult: ...
@@ -116,7 +116,7 @@ class RunningContainers(Protocol):
 class Checkpoints(Protocol):
     """Containers saved in archives."""
 
-    async def checkpoint(self, id: str, location: str, timeout_seconds: float) -> None: ...  # noqa: A002
+    async def checkpoint(self, id: str, location: str, timeout_seconds: float) -> None: ...
 
 
 class SeccompRecordings(Protocol):
@@ -143,16 +143,16 @@ class Streams(Protocol):
 
     async def exec(
         self,
-        id: str,  # noqa: A002
+        id: str,
         command: tuple[str, ...],
         terminal: bool,
         stdin: bool,
         adopt: Callable[[ExecStream], None],
     ) -> None: ...
 
-    async def attach(self, id: str, adopt: Callable[[socket.socket], None]) -> None: ...  # noqa: A002
+    async def attach(self, id: str, adopt: Callable[[socket.socket], None]) -> None: ...
 
-    async def resize(self, id: str, width: int, height: int) -> None: ...  # noqa: A002
+    async def resize(self, id: str, width: int, height: int) -> None: ...
 
     async def connect(self, sandbox_id: str, port: int, adopt: Callable[[socket.socket], None]) -> None: ...
 
@@ -184,7 +184,7 @@ class Images(Protocol):
 
     async def load(self, path: str) -> Sequence[Image]: ...
 
-    async def save(self, references: Sequence[str], path: str, format: str) -> None:  # noqa: A002
+    async def save(self, references: Sequence[str], path: str, format: str) -> None:
         """`format` is "oci" or "docker"."""
         ...
 
@@ -291,7 +291,7 @@ class Node(Protocol):
 
     def debts(self) -> Sequence[Debt]: ...
 
-    async def forgive(self, id: str) -> str: ...  # noqa: A002
+    async def forgive(self, id: str) -> str: ...
 
 
 class Timelines(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +30,12 @@ BASE = tar(
 USERNS = UserNamespace(uids=(IDMapping(400_000, 0, 65536),), gids=(IDMapping(500_000, 0, 65536),))
 
 
-def with_container(
-    tmp_path: Path, tars: list[bytes], test: object, userns: UserNamespace | None = None
-) -> None:
+def with_container(tmp_path: Path, tars: list[bytes], test: Any, userns: UserNamespace | None = None) -> None:
     async def main(store: Store) -> None:
         image = await store.add(tars, "localhost/a:1")
         try:
             await store.snapshots.prepare("c1", image, userns)
-            await test(store, image, store.layout.rootfs("c1"))  # type: ignore[operator]
+            await test(store, image, store.layout.rootfs("c1"))
         finally:
             await store.snapshots.remove("c1")
         assert not store.snapshots.mounted("c1")

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,14 +35,14 @@ TOP = tar(file(".wh.gone"), file("etc/new", b"new"))
 USERNS = UserNamespace(uids=(IDMapping(400_000, 0, 65536),), gids=(IDMapping(500_000, 0, 65536),))
 
 
-def with_volume(tmp_path: Path, tars: list[bytes], test: object, userns: UserNamespace | None = None) -> None:
+def with_volume(tmp_path: Path, tars: list[bytes], test: Any, userns: UserNamespace | None = None) -> None:
     async def main(store: Store) -> None:
         volumes = ImageVolumes(store.layout, store.layers)
         image = await store.add(tars, "localhost/a:1")
         store.layout.bundle("c1").mkdir(parents=True)
         try:
             await volumes.mount("c1", 2, image, userns)
-            await test(store, volumes, image, Path(await volumes.source("c1", 2, "")))  # type: ignore[operator]
+            await test(store, volumes, image, Path(await volumes.source("c1", 2, "")))
         finally:
             await volumes.unmount_all("c1")
             await volumes.unmount_all("c1")

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,7 +152,7 @@ class fresh_directory:  # noqa: N801 - a context manager
 
 
 def with_container(
-    place: tuple[str, Path], test: object, userns: UserNamespace | None = None, quota_bytes: int = 0
+    place: tuple[str, Path], test: Any, userns: UserNamespace | None = None, quota_bytes: int = 0
 ) -> None:
     driver, path = place
 
@@ -161,7 +162,7 @@ def with_container(
         snapshots.driver.check()
         try:
             await snapshots.prepare("c1", image, userns, quota_bytes=quota_bytes)
-            await test(store, snapshots, image)  # type: ignore[operator]
+            await test(store, snapshots, image)
         finally:
             await snapshots.remove("c1")
         assert not snapshots.mounted("c1")

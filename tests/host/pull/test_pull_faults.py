@@ -76,11 +76,11 @@ class Case:
 
 
 def once(pattern: str, *faults: Fault, **more: object) -> Case:
-    return Case(tuple((pattern, fault, 1) for fault in faults), **more)  # type: ignore[arg-type]
+    return Case(tuple((pattern, fault, 1) for fault in faults), **more)
 
 
 def always(pattern: str, fault: Fault, kind: type[NodedError], words: str, **more: object) -> Case:
-    return Case(((pattern, fault, ALWAYS),), (kind, words), **more)  # type: ignore[arg-type]
+    return Case(((pattern, fault, ALWAYS),), (kind, words), **more)
 
 
 UNAVAILABLE = RegistryUnavailable

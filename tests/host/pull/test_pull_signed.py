@@ -229,7 +229,7 @@ def party(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         made.append(request.param(tmp_path_factory.mktemp("signer") / "home", *arguments))
         return made[-1]
 
-    yield make  # type: ignore[misc]
+    yield make
     for one in made:
         if isinstance(one, Gpg):
             one.close()

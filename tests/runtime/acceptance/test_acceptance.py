@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from noded.testing.acceptance import *  # noqa: F403
+from noded.testing.acceptance import *  # noqa: F403 - every test of it

@@ -85,6 +85,6 @@ def kubectl(api: ApiServer, transport: str, tmp_path: Path) -> Callable[..., sub
 
     def run(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
         command = [program, "--server", api.url, *arguments]
-        return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload]
+        return subprocess.Popen(command, env=environment, **options)
 
     return run

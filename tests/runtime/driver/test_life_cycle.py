@@ -389,7 +389,7 @@ def test_a_daemon_killed_during_create_leaves_nothing_that_a_new_one_cannot_dele
     async def main():
         await trio.sleep(milliseconds / 1000)
         os.kill(daemon, signal.SIGKILL)
-        os.waitpid(daemon, 0)  # noqa: ASYNC222
+        os.waitpid(daemon, 0)  # noqa: ASYNC222 - it has ended
         await trio.sleep(0.05)  # a new daemon does not start faster than a forked child becomes conmon
         sandbox = await driver.sandbox()
         with trio.fail_after(15):

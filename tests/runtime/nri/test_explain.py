@@ -10,7 +10,7 @@ import pytest
 
 from noded.spec.explain.fields import fields
 from tests.runtime.nri.conftest import HOST, IMAGE
-from tests.runtime.plugins.conftest import install  # noqa: F401
+from tests.runtime.plugins.conftest import install  # noqa: F401 - a fixture
 from tests.support import images
 from tests.support.daemon import NodedDaemon
 from tests.support.nri_plugin import NriPlugin
@@ -56,7 +56,7 @@ def origins(found):
     return {one["name"]: (one["origin"]["kind"], one["origin"]["name"]) for one in found["fields"]}
 
 
-def test_each_field_of_a_bundle_has_the_source_that_it_really_has(tmp_path, registry, install):  # noqa: F811
+def test_each_field_of_a_bundle_has_the_source_that_it_really_has(tmp_path, registry, install):  # noqa: F811 - a fixture
     registry.push(images.busybox_image(), "e2e/busybox", "1")
     install("example-edits", PLUGIN)
     for name in ("cdi", "hooks"):

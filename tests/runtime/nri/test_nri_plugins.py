@@ -301,7 +301,7 @@ def test_what_plugins_do_with_events_is_counted_and_slow_ones_are_named(plugin, 
 class Nonsense:
     """Bytes that are no message."""
 
-    def SerializeToString(self):  # noqa: N802
+    def SerializeToString(self):  # noqa: N802 - named by protobuf
         return b"\xff\xff\xff\xff"
 
 

@@ -82,6 +82,6 @@ def run_crictl(daemon: NodedDaemon, crictl: str) -> Callable[..., subprocess.Com
 
     def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
         command = [crictl, "--runtime-endpoint", daemon.address, "--timeout", "30s", *arguments]
-        return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)  # type: ignore[call-overload]
+        return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)
 
     return call

@@ -42,7 +42,7 @@ def door() -> tuple[Any, Plugins]:
         async def container(self, container: Any) -> Any:
             return None
 
-    nri: Any = Nri(NriConfig(), SimpleNamespace(swap_accounting=True), None, None)  # type: ignore[arg-type]
+    nri: Any = Nri(NriConfig(), SimpleNamespace(swap_accounting=True), None, None)
     nri._objects = Shown()
     nri._service = plugins = Plugins()
     return nri, plugins
@@ -79,7 +79,7 @@ def test_the_end_of_a_container_is_forgotten_after_the_plugins_have_left() -> No
         await nri.stopped(gone)
         assert nri._stops
         plugins.active = False
-        await Containers._remove(world, gone)  # type: ignore[arg-type]
+        await Containers._remove(world, gone)
 
     trio.run(main)
     assert not nri._stops
@@ -107,7 +107,7 @@ def test_the_end_of_a_pod_is_forgotten_after_the_plugins_have_left() -> None:
         await nri.stop_pod(pod)
         assert nri._pods_stopped
         plugins.active = False
-        await Sandboxes._remove(world, pod)  # type: ignore[arg-type]
+        await Sandboxes._remove(world, pod)
 
     trio.run(main)
     assert not nri._pods_stopped

@@ -32,7 +32,7 @@ def sandbox() -> PodSandbox:
     record = SandboxRecord(
         "p1", key, "runc", config=PodConfig(key), intent=SandboxIntent.CREATING, **COMMON
     )  # fmt: skip
-    return fresh(PodSandbox(Rows(), record, Events(lambda _: [])))  # type: ignore[arg-type]
+    return fresh(PodSandbox(Rows(), record, Events(lambda _: [])))
 
 
 def container() -> Container:
@@ -45,7 +45,7 @@ def container() -> Container:
         **COMMON,
     )
     pod: Any = SimpleNamespace(id="p1", view=None, record=SimpleNamespace(handler="runc"))
-    return fresh(Container(Rows(), record, pod, Path("/bundle"), Events(lambda _: [])))  # type: ignore[arg-type]
+    return fresh(Container(Rows(), record, pod, Path("/bundle"), Events(lambda _: [])))
 
 
 def fresh(one: Any) -> Any:

@@ -44,7 +44,7 @@ OTHER = build.tar([build.Entry("other", noise(3, 2000))])
 
 
 def image(*layers: bytes, arch: str = "amd64", **options: object) -> build.Image:
-    return build.build(layers, compression="none", os_and_architecture=("linux", arch), **options)  # type: ignore[arg-type]
+    return build.build(layers, compression="none", os_and_architecture=("linux", arch), **options)
 
 
 IMAGE = image(SMALL, BIG)
@@ -143,7 +143,7 @@ class World:
         self.library = MemoryLibrary()
         self.auth = directory / "auth.json"
         self.transport = Transport(stall_seconds=float(str(config.pop("stall", 5))), connect_seconds=5)
-        settings = ImagesConfig(registries_conf=self.conf, unpack_workers=2, **config)  # type: ignore[arg-type]
+        settings = ImagesConfig(registries_conf=self.conf, unpack_workers=2, **config)
         self.puller = Puller(
             settings,
             self.content,

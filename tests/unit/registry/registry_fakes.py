@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
     registry: ClassVar[FakeRegistry]
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         return
 
     def do_GET(self) -> None:

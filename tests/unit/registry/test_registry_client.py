@@ -6,7 +6,7 @@ import base64
 import gc
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -278,7 +278,7 @@ def test_a_blob_of_another_length_is_data_loss(registry: FakeRegistry, differenc
 def test_a_blob_that_got_shorter_meanwhile_is_data_loss(registry: FakeRegistry) -> None:
     registry.on("GET .*/blobs/", drop_after(400_000))
 
-    def shrink(handler: object) -> bool:
+    def shrink(handler: Any) -> bool:
         registry.content.blobs[BLOB_DIGEST] = BLOB[:300_000]
         return False
 
@@ -470,8 +470,8 @@ def test_a_redirect_to_a_file_is_not_followed(registry: FakeRegistry) -> None:
 def test_connections_are_used_again(registry: FakeRegistry) -> None:
     ports: set[int] = set()
 
-    def note(handler: object) -> bool:
-        ports.add(handler.client_address[1])  # type: ignore[attr-defined]
+    def note(handler: Any) -> bool:
+        ports.add(handler.client_address[1])
         return False
 
     registry.on("GET", note, times=99)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -184,8 +185,8 @@ def test_headers_do_not_follow_a_redirect_to_another_host(tmp_path: Path, regist
         assert all(one.headers["x-key"] == "secret" for one in registry.requests)
 
 
-def moved(handler: object, host: str) -> bool:
-    handler.reply(307, Location=f"http://{host}{handler.path}")  # type: ignore[attr-defined]
+def moved(handler: Any, host: str) -> bool:
+    handler.reply(307, Location=f"http://{host}{handler.path}")
     return True
 
 

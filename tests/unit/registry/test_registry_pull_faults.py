@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pull_world import BIG, IMAGE, SMALL, World, image
 from registry_fakes import FakeRegistry, drop_after, send, stall, status
@@ -77,9 +79,9 @@ def test_a_diff_id_that_lies_is_data_loss(world: World, registry: FakeRegistry) 
     ],
 )
 def test_a_manifest_that_fails_names_the_image(
-    world: World, registry: FakeRegistry, fault: object, kind: type[NodedError]
+    world: World, registry: FakeRegistry, fault: Any, kind: type[NodedError]
 ) -> None:
-    registry.on("manifests/", fault, times=9)  # type: ignore[arg-type]
+    registry.on("manifests/", fault, times=9)
     error = world.fails(f"{registry.host}/a/b:t")
     assert type(error) is kind
     assert f"cannot pull {registry.host}/a/b:t: " in str(error)

@@ -117,7 +117,7 @@ def test_features_are_read_from_the_runtime_s_document():
 
 @pytest.mark.parametrize("output", [b"", b"[]", b"{}", b"Usage: runsc"])
 def test_what_is_not_a_features_document_is_refused(output):
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011 - any
         features_from_json("1", output, QUIRKS)
 
 
