@@ -7,21 +7,26 @@ import os
 import select
 import shutil
 import signal
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from tests.crash.figures import publish
 from tests.crash.small_disk import DaemonOnSmallDisk
 from tests.crash.world import World
 from tests.support import images
+from tests.support.slow_registry import SlowRegistry
 
 pytestmark = pytest.mark.root
 
 DISK_MEGABYTES = 64
 BTRFS_MEGABYTES = 128
 EXIT_SECONDS = 30.0
+LAYER_BYTES = 8 << 20
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,76 @@ def test_everything_is_refused_clearly_on_a_full_disk_and_works_when_space_retur
     cri.remove_pod(cri.run_pod(other))
     cri.remove_pod(pod)
     full.assert_unchanged(before)
+
+
+def test_a_disk_that_fills_up_amid_pulls_is_told_each_time(image_layout, tmp_path, seed, counts):
+    """Half of a layer is there when the last block goes. Creates, loads and exits meet the full disk, too."""
+    rounds = counts(1, 25)
+    print(f"seed {seed}: {rounds} rounds")
+    image = images.build([images.tar([images.Entry("data", os.urandom(LAYER_BYTES))])])
+    other = images.build([images.tar([images.Entry("data", os.urandom(LAYER_BYTES // 2))])])
+    archive = images.write_layout(other, tmp_path / "other", "crash.example/other:1")
+    refused: Counter[str] = Counter()
+    recovered = []
+    with SlowRegistry(image) as registry:
+        reference = f"{registry.host}/full/disk:1"
+        daemon = DaemonOnSmallDisk(tmp_path / "small", DISK_MEGABYTES, insecure=[registry.host])
+        with World(daemon, image_layout) as world:
+            cri, disk = world.cri, daemon.disk
+            registry.go_on.set()
+            pull(cri, reference)  # starts the helper that unpacks, which stays
+            remove_image(cri, reference)
+            before = world.oracle.take()
+            for _ in range(rounds):
+                pod, config = world.pod()
+                container = cri.run_container(pod, world.main(), config)
+                held = world.oracle.take()
+                registry.go_on.clear()
+                spec = cri.pb.ImageSpec(image=reference)
+                call = cri.image.PullImage.future(cri.pb.PullImageRequest(image=spec), timeout=60)
+                wait_for_ingest(daemon.root / "content" / "ingest")
+                disk.fill()
+                registry.go_on.set()
+                refusal(call.result)
+                refused["pulls"] += 1
+                disk.fill()  # what the pull had taken is free again
+                for kind, act in (
+                    ("pods", lambda: cri.run_pod(daemon.pod_config(cri))),
+                    ("containers", lambda p=pod, c=config: cri.create(p, world.main("second"), c)),
+                    ("loads", lambda: cri.load(archive)),
+                ):
+                    refusal(act)
+                    refused[kind] += 1
+                world.assert_unchanged(held)
+                end(process_of(cri, container))
+                disk.free()
+                freed = time.monotonic()
+                pull(cri, reference)
+                recovered.append(time.monotonic() - freed)
+                assert cri.wait_exited(container, EXIT_SECONDS).exit_code == 137
+                remove_image(cri, reference)
+                cri.remove_pod(pod)
+                world.assert_unchanged(before)
+    told = ", ".join(f"{count} {kind}" for kind, count in refused.items())
+    publish(
+        f"The disk fills up in the middle of a pull, {rounds} times",
+        f"refused with RESOURCE_EXHAUSTED and what to free: {told}; {rounds} exits meanwhile told later; the "
+        f"same pull has worked at most {max(recovered):.1f} s after space came back",
+        seed,
+    )
+
+
+def pull(cri, reference: str) -> None:
+    request = cri.pb.PullImageRequest(image=cri.pb.ImageSpec(image=reference))
+    cri.image.PullImage(request, timeout=60)
+
+
+def wait_for_ingest(directory: Path) -> None:
+    """Wait until some of a layer is on the disk."""
+    deadline = time.monotonic() + EXIT_SECONDS
+    while not any(path.stat().st_size >= LAYER_BYTES // 4 for path in directory.rglob("*") if path.is_file()):
+        assert time.monotonic() < deadline, f"nothing is written below {directory}"
+        select.select([], [], [], 0.01)
 
 
 def test_an_exit_on_a_full_disk_is_told_when_space_returns(full, seed):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
+from tests.crash.faults import FaultyDaemon
+from tests.crash.figures import publish
 from tests.crash.world import HANDLERS, World
+from tests.support.daemon import NodedDaemon
 
 pytestmark = pytest.mark.root
 
@@ -20,9 +24,16 @@ KILLS = 3
 START_SECONDS = 60.0
 
 
-@pytest.fixture(scope="module")
-def world(open_world) -> World:
-    return open_world()
+class PlainDaemon(FaultyDaemon):
+    """noded itself: what arms faults would import everything before noded begins to start."""
+
+    module = NodedDaemon.module
+
+
+@pytest.fixture
+def world(image_layout, tmp_path) -> Iterator[World]:
+    with World(PlainDaemon(tmp_path), image_layout) as running:
+        yield running
 
 
 def ask(world: World) -> tuple[float, float, dict[str, tuple[int, int]]]:
@@ -56,6 +67,7 @@ def test_lists_are_served_from_known_state_while_the_node_is_looked_at(world, se
             made += clients.map(lambda main, p=pod, c=config: cri.run_container(p, main, c), mains)
     facts = {one.id: (one.state, one.created_at) for one in cri.containers()}
     assert set(facts) == set(made)
+    listed = []
     for _ in range(KILLS):
         world.daemon.kill()
         started = time.monotonic()
@@ -64,6 +76,7 @@ def test_lists_are_served_from_known_state_while_the_node_is_looked_at(world, se
             world.daemon.start()
             ready = time.monotonic() - started
             connected, answered, found = first_list.result()
+        listed.append(answered - started)
         world.settled()
         settled = time.monotonic() - started
         assert found == facts
@@ -71,6 +84,12 @@ def test_lists_are_served_from_known_state_while_the_node_is_looked_at(world, se
             f"a client could connect {connected - started:.2f} s after the exec of noded and had the list "
             f"{answered - connected:.2f} s later; READY=1 at {ready:.2f} s, changes at {settled:.2f} s"
         )
+    figures = ", ".join(f"{seconds:.2f} s" for seconds in listed)
+    publish(
+        f"SIGKILL with {many} containers: the first list",
+        f"all {many} told as before, after the exec of noded: {figures}",
+        seed,
+    )
     alive = [cri.exec(one, "echo", "alive").stdout for one in made[:: max(1, many // 10)]]
     assert set(alive) == {b"alive\n"}
     with ThreadPoolExecutor(CLIENTS) as clients:

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from tests.crash import programs
+from tests.crash.figures import list_often, publish
 from tests.crash.programs import OCI_VERB, Stand
 from tests.crash.world import World
 from tests.support.processes import monitors
@@ -216,32 +217,37 @@ def test_a_hanging_create_holds_nobody_else_up(shared, runc, seed):
 
 @pytest.mark.rotated(1)
 @pytest.mark.parametrize("handler", ["runc", "crun"])
-def test_pods_with_stopped_monitors_end_in_bounded_time(shared, handler, seed):
+def test_pods_with_stopped_monitors_end_in_bounded_time(shared, handler, seed, counts):
     """SIGSTOP of every conmon of five pods; the other pods' calls do not wait for them."""
     print(f"seed {seed}")
     cri = shared.cri
     before = shared.oracle.take()
-    pods = []
+    pods, pids = [], []
     for _ in range(5):
         pod, config = shared.pod(handler)
         container = cri.run_container(pod, shared.main(), config)
         pods.append(pod)
-        for pid in (*monitors(container), *monitors(pod)):
-            os.kill(pid, signal.SIGSTOP)
+        pids += [*monitors(container), *monitors(pod)]
+    quiet = list_often(shared, counts(100, 2000))
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     started = time.monotonic()
     with ThreadPoolExecutor(5) as clients:
         ends = [clients.submit(cri.remove_pod, pod) for pod in pods]
         works(shared)
-        waited = []
-        for _ in range(100):
-            asked = time.monotonic()
-            cri.containers()
-            waited.append(time.monotonic() - asked)
+        waits = list_often(shared, counts(100, 2000))
+        still = sum(not end.done() for end in ends)
         for end in ends:
             end.result()
-    print(f"5 pods ended after {time.monotonic() - started:.1f} s; lists took at most {max(waited):.3f} s")
-    assert time.monotonic() - started < IN_TIME_SECONDS
-    assert max(waited) < 2.0
+    seconds = time.monotonic() - started
+    publish(
+        f"SIGSTOP of all {len(pids)} conmons of 5 pods of {handler}",
+        f"all 5 stopped and removed after {seconds:.1f} s; p99 meanwhile {waits}, quiet {quiet}",
+        seed,
+    )
+    print(f"{still} pods were still being removed when the lists were")
+    assert seconds < IN_TIME_SECONDS
+    waits.assert_kept(quiet)
     shared.assert_unchanged(before)
 
 
