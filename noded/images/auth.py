@@ -12,9 +12,9 @@ import binascii
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import trio
 
@@ -32,6 +32,14 @@ MAX_FILE_BYTES: Final = 4 << 20
 MAX_HELPER_OUTPUT: Final = 64 * 1024
 _HUB_KEYS: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _REFRESH_USER: Final = "<token>"  # a helper's user name for "the secret is an identity token"
+
+
+@dataclass(frozen=True, slots=True)
+class RawAuthFile:
+    """What was read of a file that may be gone by now. The secrets in it never show in its repr."""
+
+    source: str
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class Credentials:
         self._files = tuple(files)
 
     async def find(
-        self, host: str, path: str, helpers: Sequence[str] = (), first: Sequence[Path] = ()
+        self, host: str, path: str, helpers: Sequence[str] = (), first: Sequence[Path | RawAuthFile] = ()
     ) -> Credential | None:
         """The credential for `host/path`, None when nobody knows one.
 
@@ -131,18 +139,36 @@ class Credentials:
         return None
 
 
-def _read(names: Sequence[Path]) -> list[AuthFile]:
-    files = []
-    for name in names:
-        try:
-            with name.open("rb") as stream:
-                data = stream.read(MAX_FILE_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise InvalidArgument(f"{name} cannot be read: {error.strerror}") from error
-        files.append(parse_auth_file(data, str(name)))
-    return files
+def read_open(stream: IO[bytes], name: Path) -> RawAuthFile:
+    """A file of logins, bounded. Blocks. Raises: InvalidArgument when it cannot be read."""
+    try:
+        return RawAuthFile(str(name), stream.read(MAX_FILE_BYTES))
+    except OSError as error:
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: Path, error: OSError) -> InvalidArgument:
+    """The error to raise for a file of logins that cannot be opened or read."""
+    return InvalidArgument(f"{name} cannot be read: {error.strerror}")
+
+
+def _read(files: Sequence[Path | RawAuthFile]) -> list[AuthFile]:
+    parsed = []
+    for file in files:
+        raw = file if isinstance(file, RawAuthFile) else _raw(file)
+        if raw is not None:
+            parsed.append(parse_auth_file(raw.data, raw.source))
+    return parsed
+
+
+def _raw(name: Path) -> RawAuthFile | None:
+    try:
+        with name.open("rb") as stream:
+            return read_open(stream, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(name, error) from error
 
 
 async def ask_helper(name: str, server: str) -> Credential | None:

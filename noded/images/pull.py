@@ -30,7 +30,7 @@ from noded.errors import (
     RegistryUnavailable,
     Unavailable,
 )
-from noded.images.auth import DEFAULT_FILES, Credentials
+from noded.images.auth import DEFAULT_FILES, Credentials, RawAuthFile
 from noded.images.decrypt.keys import DecryptionKeys
 from noded.images.download import SOURCE_ERRORS, Blobs, Downloads
 from noded.images.endpoints import candidates
@@ -93,6 +93,7 @@ class _Key:
     names: tuple[Reference, ...]
     credential: Credential | None
     namespace: str
+    handed_over: tuple[RawAuthFile | None, ...]  # one per name
 
 
 class Puller:
@@ -204,7 +205,7 @@ class Puller:
     async def pull(self, reference: str, credential: Credential | None = None, namespace: str = "") -> str:
         """Pull an image, or make sure that the one here is what its registry has; return its image ID.
 
-        Pulls of the same name with the same credential share one task. For an image that is here,
+        Pulls of the same name with the same credentials share one task. For an image that is here,
         one HEAD request proves that the credential may read it.
 
         Args:
@@ -226,23 +227,26 @@ class Puller:
         if self._flights is None:
             raise Unavailable("noded does not pull images yet, or no more: try again")
         names = candidates(conf, reference)
-        key = _Key(names, credential, namespace)
-        return await self._flights.join(key, lambda: self._begin(key, conf))
+        async with self._sources.logins.handed_over(namespace, names) as handed_over:
+            if self._flights is None:  # it has stopped meanwhile
+                raise Unavailable("noded is stopping: try again when it is up")
+            key = _Key(names, credential, namespace, handed_over)
+            return await self._flights.join(key, lambda: self._begin(key, conf))
 
     def _begin(self, key: _Key, conf: RegistriesConf) -> Work[str]:
         return partial(self._pull_any, key, conf)
 
     async def _pull_any(self, key: _Key, conf: RegistriesConf) -> str:
         errors: list[NodedError] = []
-        for name in key.names:
+        for name, handed_over in zip(key.names, key.handed_over, strict=True):
             try:
-                return await self._pull_name(name, conf, key.credential, key.namespace)
+                return await self._pull_name(name, conf, key, handed_over)
             except (NotFound, PermissionDenied, RegistryUnavailable) as error:
                 errors.append(error)
         raise most_telling(errors)
 
     async def _pull_name(
-        self, name: Reference, conf: RegistriesConf, credential: Credential | None, namespace: str
+        self, name: Reference, conf: RegistriesConf, key: _Key, handed_over: RawAuthFile | None
     ) -> str:
         owner = f"pull-{secrets.token_hex(8)}"
         running = self._running[owner] = _Running(str(name), time.time_ns())
@@ -250,8 +254,8 @@ class Puller:
         started, result = trio.current_time(), "ok"
         try:
             with span("policy and sources"):
-                required = await self._trust.requirements(name, namespace)
-                sources = await self._sources.find(name, conf, credential, namespace)
+                required = await self._trust.requirements(name, key.namespace)
+                sources = await self._sources.find(name, conf, key.credential, key.namespace, handed_over)
             if (present := self._library.get(name.canonical)) is not None:
                 with span("ask the registry"):
                     digest = await self._manifests.digest(sources, name)
@@ -275,7 +279,6 @@ class Puller:
             if not self._running:  # an idle daemon holds no connection to any registry
                 self._transport.close()
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
-                await self._sources.pulled(namespace, name)  # first: a release may fail, and this is a secret
                 await self._library.release(owner)
         log.info(
             "image pulled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -9,7 +10,7 @@ import trio
 
 from noded.config import ImagesConfig
 from noded.images import hosts_toml, registries_conf
-from noded.images.auth import Credentials
+from noded.images.auth import Credentials, RawAuthFile
 from noded.images.endpoints import Endpoint, meanings, resolve
 from noded.images.namespace_logins import NamespaceLogins
 from noded.images.refusals import Source
@@ -25,7 +26,7 @@ class Sources:
 
     def __init__(self, config: ImagesConfig, credentials: Credentials) -> None:
         self._config, self._credentials = config, credentials
-        self._logins = NamespaceLogins(config.auth_dir)
+        self.logins = NamespaceLogins(config.auth_dir)
         self._conf = RegistriesConf()
 
     async def reload(self) -> RegistriesConf:
@@ -45,18 +46,25 @@ class Sources:
         return meanings(self._conf, text)
 
     async def find(
-        self, name: Reference, conf: RegistriesConf, credential: Credential | None, namespace: str
+        self,
+        name: Reference,
+        conf: RegistriesConf,
+        credential: Credential | None,
+        namespace: str,
+        handed_over: RawAuthFile | None = None,
     ) -> tuple[Source, ...]:
         """The sources of an image, best first.
 
         Args:
             credential: from the client, for the registry of that name only, not for mirrors of it.
             namespace: of the pod, "" if none.
+            handed_over: logins for this pull, asked before those of the namespace; see `NamespaceLogins`.
 
         Raises: InvalidArgument, FailedPrecondition naming what is wrong with a file, or blocked.
         """
         found = []
-        own = self._logins.files(namespace, name)
+        lasting: Sequence[Path | RawAuthFile] = self.logins.files(namespace)
+        own = lasting if handed_over is None else (handed_over, *lasting)
         for endpoint in await trio.to_thread.run_sync(_endpoints, conf, self._config.config_path, name):
             login = credential if not endpoint.mirror else None
             if login is None:
@@ -65,10 +73,6 @@ class Sources:
                 )
             found.append(Source(endpoint, login, str(name)))
         return tuple(found)
-
-    async def pulled(self, namespace: str, name: Reference) -> None:
-        """A pull has ended; see `NamespaceLogins.pulled`."""
-        await self._logins.pulled(namespace, name)
 
 
 def _endpoints(conf: RegistriesConf, config_path: Path | None, name: Reference) -> tuple[Endpoint, ...]:
