@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from noded.host import libc
 
@@ -27,8 +28,27 @@ def sync_filesystem(path: Path) -> None:
         os.close(fd)
 
 
+class TreeSize(NamedTuple):
+    """What a tree takes.
+
+    Args:
+        used_bytes, used_inodes: on disk, as du(1) counts. A file system that compresses may count what is
+            left of the bytes.
+        length_bytes: of all its files, the same on every file system; each inode counts once.
+    """
+
+    used_bytes: int = 0
+    used_inodes: int = 0
+    length_bytes: int = 0
+
+
 def tree_usage(path: Path) -> tuple[int, int]:
-    """(bytes, inodes) on disk of a tree, as du(1) counts; a missing tree has none.
+    """(bytes, inodes) on disk of a tree; see `tree_size`."""
+    return tree_size(path)[:2]
+
+
+def tree_size(path: Path) -> TreeSize:
+    """Measure a tree; a missing one has nothing.
 
     Files that vanish meanwhile are left out, because containers write while this reads; so are those
     nested deeper than a path can say.
@@ -36,7 +56,8 @@ def tree_usage(path: Path) -> tuple[int, int]:
     try:
         blocks, inodes = os.lstat(path).st_blocks, 1
     except FileNotFoundError:
-        return 0, 0
+        return TreeSize()
+    length = 0
     linked: set[tuple[int, int]] = set()
     waiting = [os.fspath(path)]
     while waiting:
@@ -47,9 +68,11 @@ def tree_usage(path: Path) -> tuple[int, int]:
                 if (found.st_dev, found.st_ino) in linked:
                     continue
                 linked.add((found.st_dev, found.st_ino))
+            if stat.S_ISREG(found.st_mode):
+                length += found.st_size
             blocks += found.st_blocks
             inodes += 1
-    return blocks * BLOCK_BYTES, inodes
+    return TreeSize(blocks * BLOCK_BYTES, inodes, length)
 
 
 def _items(directory: str) -> Iterator[tuple[os.stat_result, str]]:

@@ -27,6 +27,7 @@ class LayerRecord:
         opaque_root: the layer hides everything below it. overlayfs ignores the attribute on a root,
             so whoever mounts must leave out the lower layers.
         used_bytes, used_inodes: on disk, with the layer's own directory and record.
+        length_bytes: of the tree's files, -1 in records that say nothing of it.
     """
 
     chain_id: str
@@ -36,6 +37,7 @@ class LayerRecord:
     used_bytes: int
     used_inodes: int
     opaque_root: bool = False
+    length_bytes: int = -1
 
 
 def home_name(chain_id: str) -> str:

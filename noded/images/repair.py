@@ -21,8 +21,8 @@ import structlog
 import trio
 
 from noded.errors import DataLoss, FailedPrecondition, NodedError, NotFound
-from noded.images.filesystem import tree_usage
-from noded.images.layer_record import OWN_BYTES, OWN_INODES
+from noded.images.filesystem import tree_size
+from noded.images.layer_record import OWN_INODES
 from noded.images.library import Library
 from noded.model.image import Image, LayerRef
 from noded.wire import manifest as manifests
@@ -30,8 +30,6 @@ from noded.wire.artifact import ArtifactFile, artifact_files
 from noded.wire.manifest import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES
 
 log = structlog.get_logger(__name__)
-
-_SLACK_BYTES = 1 << 20  # of metadata blocks that a file system adds or drops after the extraction
 
 
 @dataclass(slots=True)
@@ -248,12 +246,13 @@ class Repairer:
     def _size_problem(self, layer: LayerRef) -> str:
         record = self._layers.record(layer.chain_id)
         # Not of the whole directory: a storage driver may keep its own copy beside the tree.
-        used_bytes, inodes = tree_usage(self._layers.tree(layer.chain_id))
-        used_bytes, inodes = used_bytes + OWN_BYTES, inodes + OWN_INODES
+        size = tree_size(self._layers.tree(layer.chain_id))
+        inodes = size.used_inodes + OWN_INODES
         if inodes != record.used_inodes:
             return f"its tree has {inodes} files and directories instead of {record.used_inodes}"
-        if abs(used_bytes - record.used_bytes) > _SLACK_BYTES + record.used_bytes // 10:
-            return f"its tree has {used_bytes} bytes instead of {record.used_bytes}"
+        # Not the blocks on disk: a file system that compresses has fewer than were reserved.
+        if record.length_bytes not in (-1, size.length_bytes):
+            return f"its files have {size.length_bytes} bytes instead of {record.length_bytes}"
         return ""
 
     async def _repair(self, image: Image, restore: Restore | None) -> str:

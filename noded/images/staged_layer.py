@@ -10,7 +10,7 @@ from pathlib import Path
 from noded.images.artifacts import make_files
 from noded.images.content import ContentStore
 from noded.images.extraction import fresh_tree
-from noded.images.filesystem import tree_usage
+from noded.images.filesystem import TreeSize, tree_size
 from noded.images.inherit import inherit_metadata, mark_opaque
 from noded.images.layer_record import OWN_BYTES, OWN_INODES, LayerRecord
 from noded.images.redirect import Shape, follow_lower_links
@@ -34,8 +34,7 @@ class StagedLayer:
         shape = settle(tree, self.shape, lowers)
         if shape == self.shape:
             return self
-        used_bytes, inodes = tree_usage(tree)
-        return StagedLayer(_with_usage(self.record, used_bytes, inodes), shape)
+        return StagedLayer(_with_size(self.record, tree_size(tree)), shape)
 
     def encoded(self) -> bytes:
         """The contents of the commit record's file."""
@@ -55,7 +54,8 @@ def extracted(layer: LayerRef, tree: Path, report: UnpackReport) -> StagedLayer:
         opaque_root="" in report.opaque,
     )
     shape = Shape(report.implied, report.opaque)
-    return StagedLayer(_with_usage(record, report.used_bytes, report.used_inodes), shape)
+    size = TreeSize(report.used_bytes, report.used_inodes, report.length_bytes)
+    return StagedLayer(_with_size(record, size), shape)
 
 
 def assembled(
@@ -70,7 +70,7 @@ def assembled(
     record = LayerRecord(
         chain_id=chain_id, diff_id=chain_id, blob_digest="", entries=len(wanted), used_bytes=0, used_inodes=0
     )
-    return StagedLayer(_with_usage(record, used_bytes, inodes), Shape((), ()))
+    return StagedLayer(_with_size(record, TreeSize(used_bytes, inodes, -1)), Shape((), ()))
 
 
 def settle(tree: Path, shape: Shape, lowers: Sequence[Path]) -> Shape:
@@ -80,5 +80,10 @@ def settle(tree: Path, shape: Shape, lowers: Sequence[Path]) -> Shape:
     return shape
 
 
-def _with_usage(record: LayerRecord, used_bytes: int, inodes: int) -> LayerRecord:
-    return replace(record, used_bytes=used_bytes + OWN_BYTES, used_inodes=inodes + OWN_INODES)
+def _with_size(record: LayerRecord, size: TreeSize) -> LayerRecord:
+    return replace(
+        record,
+        used_bytes=size.used_bytes + OWN_BYTES,
+        used_inodes=size.used_inodes + OWN_INODES,
+        length_bytes=size.length_bytes,
+    )

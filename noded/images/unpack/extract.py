@@ -105,6 +105,7 @@ class Extractor:
             blob_bytes=self._source.blob_bytes,
             used_bytes=self._tree.used_bytes,
             used_inodes=self._tree.inodes,
+            length_bytes=self._tree.length_bytes,
             opaque=tuple(map(os.fsdecode, self._tree.opaque)),
             implied=tuple(map(os.fsdecode, self._tree.implied)),
             skipped_devices=self._skipped_devices,
@@ -138,6 +139,7 @@ class Extractor:
             fd = os.open(path, _CREATE, mode & _PLAIN_BITS)
         try:
             self._tree.inodes += 1
+            self._tree.length_bytes += entry.length
             if entry.segments is None:
                 self._copy(fd, entry.size)
                 # As the kernel would say: blocks are reserved, not allocated yet. stat(2) takes Python long.

@@ -39,6 +39,7 @@ class UnpackReport(NamedTuple):
         entries: file system objects that the tar named.
         stream_bytes, blob_bytes: length of the tar stream and of the compressed blob.
         used_bytes, used_inodes: what the tree occupies on disk.
+        length_bytes: of all its files; a hard link adds nothing.
         opaque: directories that hide those of lower layers, as paths without leading slash, "" is
             the root. The caller sets `trusted.overlay.opaque`.
         implied: directories that hold entries but have none themselves (or had their own entry
@@ -53,6 +54,7 @@ class UnpackReport(NamedTuple):
     blob_bytes: int
     used_bytes: int
     used_inodes: int
+    length_bytes: int = 0
     opaque: tuple[str, ...] = ()
     implied: tuple[str, ...] = ()
     skipped_devices: int = 0

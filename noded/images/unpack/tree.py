@@ -36,6 +36,7 @@ class Tree:
         directories: whose metadata is still to be set.
         implied, opaque: paths, in the order of their discovery.
         inodes, used_bytes: on disk; directories count when they are finished.
+        length_bytes: of all files.
     """
 
     def __init__(self, *, in_place: bool) -> None:
@@ -46,6 +47,7 @@ class Tree:
         self.opaque: dict[bytes, None] = {}
         self.inodes = 1
         self.used_bytes = 0
+        self.length_bytes = 0
         self._reported_bytes = 0
 
     def whiteout(self, path: bytes) -> None:
@@ -180,6 +182,7 @@ class Tree:
             self.inodes -= 1
             if stat.S_ISREG(found.st_mode):
                 self.used_bytes -= found.st_blocks * BLOCK_BYTES
+                self.length_bytes -= found.st_size
 
     def node(self, path: bytes, mode: int, device: int) -> None:
         """Make a device, FIFO or whiteout in place of whatever is there."""
