@@ -143,7 +143,7 @@ class Conmon:
                     self._move(create.monitor_cgroup, monitor.pid)
             except NotFound as error:  # it ended at once, and said why: no log directory
                 raise self._silent(create, error, pipes) from error
-        pipes.start_byte()
+        pipes.let_start()
 
     def _spawn_inside(self, create: TaskCreate, pipes: _Pipes) -> tuple[bool, ProcessIdentity]:
         """Start the monitor in its cgroup if this thread can go there; tell whether it is there."""
@@ -228,43 +228,40 @@ def parse_reply(line: bytes) -> tuple[int, bytes]:
 
 
 class _Pipes:
-    """The three channels to a starting conmon: sync (socket pair), start (pipe), stderr (pipe)."""
+    """The three channels to a starting conmon: sync (socket pair), start (eventfd), stderr (pipe).
+
+    conmon takes the end of a start pipe for the start byte, so a monitor whose daemon dies would act.
+    An eventfd has no end. The monitor closes what it was told of before it runs the runtime: anything
+    else would go on to the container's processes, and runsc fails when it inherits a number that it
+    wants for itself (256 to 258).
+    """
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._sync = trio.socket.from_stdlib_socket(ours)
         self._sync_theirs = theirs
-        self._start_read, self._start_write = os.pipe()
+        self._start = os.eventfd(0, os.EFD_CLOEXEC)
         self._stderr_read, self.stderr_write = os.pipe()
         os.set_blocking(self._stderr_read, False)
 
     @property
-    def inherited(self) -> tuple[int, int, int]:
-        """What the monitor gets: also the writing end of the start pipe.
-
-        conmon takes the end of the stream for the start byte. Holding the writing end itself it
-        never sees the end: a monitor whose daemon dies before the start byte does nothing at all.
-        """
-        return self._sync_theirs.fileno(), self._start_read, self._start_write
+    def inherited(self) -> tuple[int, int]:
+        """What the monitor gets beside its stderr."""
+        return self._sync_theirs.fileno(), self._start
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"_OCI_SYNCPIPE": str(self._sync_theirs.fileno()), "_OCI_STARTPIPE": str(self._start_read)}
+        return {"_OCI_SYNCPIPE": str(self._sync_theirs.fileno()), "_OCI_STARTPIPE": str(self._start)}
 
     def close_inherited(self) -> None:
         self._sync_theirs.close()
-        self._start_read = _closed(self._start_read)
         self.stderr_write = _closed(self.stderr_write)
 
-    def start_byte(self) -> None:
+    def let_start(self) -> None:
         """Let conmon act. It may be dead already: the reply tells."""
-        try:
-            os.write(self._start_write, b"\0")
-        except BrokenPipeError:
-            pass
-        finally:
-            self._start_write = _closed(self._start_write)
+        os.eventfd_write(self._start, 1)
+        self._start = _closed(self._start)
 
     async def read_reply(self) -> bytes:
         """Return the first line, or what came before the end of the stream."""
@@ -288,7 +285,7 @@ class _Pipes:
     def close(self) -> None:
         self.close_inherited()
         self._sync.close()
-        self._start_write = _closed(self._start_write)
+        self._start = _closed(self._start)
         self._stderr_read = _closed(self._stderr_read)
 
 

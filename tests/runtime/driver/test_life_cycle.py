@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -32,6 +35,28 @@ def test_a_task_runs_logs_and_reports_its_exit_code(driver):
         assert await sandbox.wait(task.ref) == ended
         await sandbox.delete(task.ref)
         assert await sandbox.state(task.ref) is TaskState.MISSING
+
+    trio.run(main)
+
+
+def test_the_runtime_inherits_no_descriptor_of_the_daemon(driver, tmp_path):
+    # Whatever it got, the container's processes got; and runsc cannot work with some numbers.
+    program, seen = tmp_path / "program", tmp_path / "seen"
+    program.write_text(f"""#!/bin/sh
+[ "$1" = --version ] || ls /proc/$$/fd >>{seen}
+exec {shutil.which(driver.quirks.program)} "$@"
+""")
+    program.chmod(0o755)
+
+    async def main():
+        sandbox = await driver.sandbox(path=str(program))
+        task = driver.task("sleep", "100")
+        with contextlib.ExitStack() as stack:
+            for number in range(3, 100):  # the daemon's own are above
+                stack.callback(os.close, fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, number))
+            await sandbox.create(task)
+        assert max(map(int, seen.read_text().split())) < 100
+        await sandbox.delete(task.ref)
 
     trio.run(main)
 
