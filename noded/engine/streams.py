@@ -22,7 +22,7 @@ from noded.engine.sandbox import PodSandbox
 from noded.errors import FailedPrecondition
 from noded.host import namespaces
 from noded.model.paths import Layout
-from noded.model.runtime import ExecStream
+from noded.model.runtime import ExecStream, RuntimeFeatures
 from noded.model.states import ContainerState
 from noded.spec.process import exec_process
 
@@ -104,10 +104,11 @@ class Streams:
         if not sandbox.ready:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} is not ready")
         refusals: list[str] = []
-        on_node, addresses = await self._addresses(sandbox)
+        features = await self._handlers.features_of(sandbox.record.handler)
+        on_node, addresses = _addresses(sandbox, features)
         for family, address in addresses:
             try:
-                sock = await self._socket(sandbox.id, on_node, family)
+                sock = await self._socket(sandbox.id, on_node, family, with_data=not features.waiting_reads)
                 with trio.move_on_after(_CONNECT_SECONDS):
                     try:
                         await sock.connect((address, port))
@@ -126,25 +127,20 @@ class Streams:
             + ("; ".join(refusals) or "it has no loopback address")
         )
 
-    async def _addresses(
-        self, sandbox: PodSandbox
-    ) -> tuple[bool, Sequence[tuple[socket.AddressFamily, str]]]:
-        """Whether to connect from the node's network, and where to.
+    async def _socket(
+        self, sandbox_id: str, host_network: bool, family: int, *, with_data: bool
+    ) -> trio.socket.SocketType:
+        """A socket of the pod's network: it stays there wherever it is used.
 
-        Where the pod's sockets are not in its network namespace, its loopback cannot be reached; what
-        listens on all addresses can be, from outside.
+        `with_data`: servers accept its connection together with the first data, if that comes within
+        200 ms.
         """
-        features = await self._handlers.features_of(sandbox.record.handler)
-        if sandbox.record.config.host_network or features.sockets_in_netns:
-            return sandbox.record.config.host_network, _LOOPBACKS
-        families = (socket.AF_INET6 if ":" in ip else socket.AF_INET for ip in sandbox.record.ips)
-        return True, tuple(zip(families, sandbox.record.ips, strict=True))
-
-    async def _socket(self, sandbox_id: str, host_network: bool, family: int) -> trio.socket.SocketType:
-        """A socket of the pod's network: it stays there wherever it is used."""
 
         def make() -> socket.socket:
-            return socket.socket(family, socket.SOCK_STREAM)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            if with_data:  # Linux holds back the last packet of the handshake, so that it can carry data
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+            return sock
 
         if host_network:
             await trio.lowlevel.checkpoint()
@@ -160,3 +156,17 @@ class Streams:
         if state is not ContainerState.RUNNING:
             raise FailedPrecondition(f"container {container.id[:12]} is {state.name}, not RUNNING")
         return container
+
+
+def _addresses(
+    sandbox: PodSandbox, features: RuntimeFeatures
+) -> tuple[bool, Sequence[tuple[socket.AddressFamily, str]]]:
+    """Whether to connect from the node's network, and where to.
+
+    Where the pod's sockets are not in its network namespace, its loopback cannot be reached; what
+    listens on all addresses can be, from outside.
+    """
+    if sandbox.record.config.host_network or features.sockets_in_netns:
+        return sandbox.record.config.host_network, _LOOPBACKS
+    families = (socket.AF_INET6 if ":" in ip else socket.AF_INET for ip in sandbox.record.ips)
+    return True, tuple(zip(families, sandbox.record.ips, strict=True))

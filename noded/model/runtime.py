@@ -33,6 +33,7 @@ class RuntimeFeatures:
     highest_oci_version: str = "1.0.2"
     seccomp_notify: bool = False  # hands the descriptor of a filter to `linux.seccomp.listenerPath`
     sockets_in_netns: bool = True  # False: a network stack of its own, which owns the pod's address
+    waiting_reads: bool = True  # False: read(2) of a connection fails when no data has come yet
     virtual_machine: bool = False  # containers run in one of the pod's own
     unknown_capabilities: tuple[str, ...] = ()  # CAP_ names that it refuses to be asked for
     usage_in_cgroup: bool = True  # False: a task's processes are not in its cgroup; `Sandbox.usage` tells

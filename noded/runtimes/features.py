@@ -33,9 +33,12 @@ def parse_version(output: str) -> tuple[str, str]:
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: "1.1.5+ds1" is (1, 1, 5), "" is ()."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match[0].split(".")) if match else ()
+    """Return the leading numbers of a version: "1.1.5+ds1" is (1, 1, 5), "" is ().
+
+    "0.0~20221219.0" is how Debian names a release that is a date.
+    """
+    match = re.match(r"(?:0\.0~(?=\d))?(\d+(?:\.\d+)*)", version)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()
 
 
 def features_from_table(version: str, table: FeatureTable, quirks: OciQuirks) -> RuntimeFeatures:
@@ -51,6 +54,7 @@ def features_from_table(version: str, table: FeatureTable, quirks: OciQuirks) ->
         user_namespaces=since(table.user_namespaces),
         idmap_mounts=since(table.idmap_mounts),
         seccomp_notify=since(table.seccomp_notify),
+        waiting_reads=since(table.waiting_reads),
         update=quirks.update,
         needs_infra=quirks.needs_infra,
         highest_oci_version=table.highest_oci_version,

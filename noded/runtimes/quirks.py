@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 class FeatureTable:
     """What releases without a `features` verb can do: the first version that has each ability.
 
-    None means that no release has it.
+    None means that no release has it, () that all have it.
     """
 
     recursive_read_only_mounts: tuple[int, ...] | None = None
     user_namespaces: tuple[int, ...] | None = None
     idmap_mounts: tuple[int, ...] | None = None
     seccomp_notify: tuple[int, ...] | None = None
+    waiting_reads: tuple[int, ...] | None = ()  # a blocking read(2) of a connection waits for data
     highest_oci_version: str = "1.0.2"
     unknown_capabilities: tuple[str, ...] = ()  # of no release; it refuses a spec that names one
 

@@ -95,11 +95,14 @@ def flags(handler: str, options: RunscOptions, host: RuntimeHost) -> Iterator[st
 
 def open_runsc(handler: str, options: RunscOptions, host: RuntimeHost) -> Runtime:
     """Open a handler of type `runsc`."""
+    on_host = options.network == "host"
     quirks = replace(
         RUNSC,
         global_args=tuple(flags(handler, options, host)),
         # With the pod's own network the sentry opens the containers' sockets, with its own rights.
-        infra_capabilities=("CAP_NET_BIND_SERVICE",) if options.network == "host" else (),
+        infra_capabilities=("CAP_NET_BIND_SERVICE",) if on_host else (),
+        # Before that release read(2) of such a socket answers EAGAIN when nothing is there yet.
+        features=replace(RUNSC.features, waiting_reads=(20230214,) if on_host else ()),
         own_network=options.network in ("", "sandbox"),
         hides_net_core=options.network in ("", "sandbox"),
     )

@@ -18,6 +18,7 @@ from noded.errors import NodedError
 from noded.proto.runtime import v1 as cri
 from noded.testing import HandlerCase, TestNode
 from noded.testing.node import eventually
+from noded.testing.pods import TestContainer
 from tests.support.processes import kept_stopped
 
 pytestmark = [
@@ -108,6 +109,38 @@ def test_crictl_chooses_the_handler_by_its_name(node, tmp_path, crictl):
     assert Path(f"/proc/{sandbox}/comm").read_text().strip() in ("exe", "runsc-sandbox")
     for pod_id in pods.values():
         subprocess.run([*command, "rmp", "-f", pod_id], capture_output=True, check=True)
+
+
+def listens(container: TestContainer, port: int) -> None:
+    """Wait for a server inside."""
+    table = "cat /proc/net/tcp /proc/net/tcp6"
+    eventually(lambda: b":%04X " % port in container.exec(table).stdout, 20, f"port {port} is listened at")
+
+
+def test_connections_are_forwarded_to_a_server_that_reads_before_it_polls(node, counts):
+    # With `network = "host"` read(2) of this release does not wait for data.
+    pod = node.run_pod("runsc")
+    container = pod.run("exec httpd -f -p 127.0.0.1:8080 -h /www")
+    listens(container, 8080)
+    for _ in range(counts(10, 100)):
+        with pod.forward(8080) as session:
+            time.sleep(0.05)  # a client that thinks for a moment
+            session.send(0, b"GET / HTTP/1.0\r\n\r\n")
+            assert b"200 OK" in session.until(0, b"Hello")
+    pod.remove()
+
+
+def test_a_server_that_speaks_first_is_heard(node):
+    pod = node.run_pod("runsc")
+    container = pod.run("exec busybox nc -ll -p 8080 -e /bin/sh -c 'echo welcome'")
+    eventually(
+        lambda: b":1F90 " in container.exec("cat /proc/net/tcp /proc/net/tcp6").stdout,
+        20,
+        "the server listens",
+    )
+    with pod.forward(8080) as session:
+        session.until(0, b"welcome")
+    pod.remove()
 
 
 @pytest.mark.parametrize("how", ["killed", "kept stopped"])

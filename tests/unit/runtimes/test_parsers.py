@@ -90,12 +90,18 @@ def test_a_version_is_its_leading_numbers(numbers, rest):
     assert version_tuple(".".join(map(str, numbers)) + rest) == tuple(numbers)
 
 
+def test_a_version_of_debian_s_that_is_a_date_is_that_date():
+    assert version_tuple("0.0~20221219.0") == (20221219, 0)
+    assert version_tuple("20230214.0") == (20230214, 0)
+
+
 def test_a_release_without_features_verb_has_what_the_table_says():
     table = FeatureTable(recursive_read_only_mounts=(1, 4), idmap_mounts=(1, 8, 1))
     old, new = (features_from_table(version, table, QUIRKS) for version in ("1.4.2", "1.10"))
     assert (old.recursive_read_only_mounts, old.idmap_mounts, old.user_namespaces) == (True, False, False)
     assert (new.recursive_read_only_mounts, new.idmap_mounts) == (True, True)
     assert not features_from_table("", table, QUIRKS).recursive_read_only_mounts
+    assert features_from_table("", table, QUIRKS).waiting_reads  # of all releases
 
 
 def test_features_are_read_from_the_runtime_s_document():
