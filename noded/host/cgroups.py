@@ -129,6 +129,9 @@ class Cgroups:
         To move another process the kernel waits until nobody can fork, an RCU grace period of some 10 ms; a
         thread that moves itself does not (cgroup_procs_write_start()). Call it in a thread that ends soon.
 
+        As long as it lasts, cgroup.procs names noded itself. So never where somebody may be killing: kubelet
+        kills a pod's cgroup when the pod is stopped, and until then every create of it has been given up.
+
         Returns: False where threads have no cgroups of their own (v2, scopes of systemd) or the cgroup is not
             there, or frozen, as the thread would be; then it may be in some of the hierarchies.
         """

@@ -38,6 +38,12 @@ class SmallDisk:
         """Once more, after `close`."""
         subprocess.run(["mount", "-o", self._options, self._image, self._target], check=True)
 
+    def check(self) -> str:
+        """Repair an unmounted ext4 as a boot does; what e2fsck said."""
+        done = subprocess.run(["e2fsck", "-p", "-f", "-v", self._image], capture_output=True, text=True)
+        assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: errors were corrected
+        return f"{done.returncode}: {done.stdout}{done.stderr}"
+
     def fill(self) -> None:
         """Take every free block, also those that a file system finds only when it writes."""
         taken = -1

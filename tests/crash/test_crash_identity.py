@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from noded.host import libc
 from tests.crash.faults import FaultyDaemon
+from tests.crash.small_disk import DaemonOnSmallDisk
 from tests.crash.world import World
 from tests.support.processes import monitors
 
@@ -27,6 +29,7 @@ LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 END_SECONDS = 20.0
+DISK_MEGABYTES = 64
 TRIES = 200  # another process of this namespace may take the number first
 
 
@@ -169,6 +172,59 @@ def test_after_a_reboot_the_first_answer_tells_the_end_of_all_and_no_address_is_
                 )
                 cri.remove_pod(again)
                 cri.remove_pod(pod)
+            assert [*daemon.ipam.rglob("10.*")] == []
+            daemon.kill()
+        world.restarted()
+        world.assert_unchanged(before)
+
+
+class NodeWithFailingDisk(DaemonOnSmallDisk, RebootableDaemon):
+    """A noded whose root's file system can fail, on a node that can be rebooted."""
+
+
+def test_after_its_root_failed_and_was_checked_a_node_goes_on_with_all_that_it_knew(
+    image_layout, tmp_path, seed
+):
+    """ext4 with errors=remount-ro, which takes no remount for writing afterwards: a reboot checks it."""
+    print(f"seed {seed}")
+    daemon = NodeWithFailingDisk(tmp_path / "node", DISK_MEGABYTES)
+    with World(daemon, image_layout) as world:
+        cri = world.cri
+        before = world.oracle.take()
+        pod, config = world.pod()
+        alive = cri.run_container(pod, world.main(), config)
+        ended = cri.run_container(pod, world.main("ended", "/bin/sh", "-c", "exit 3"), config)
+        assert cri.wait_exited(ended).exit_code == 3
+        daemon.disk.fail()
+        for call in (
+            lambda: cri.run_pod(daemon.pod_config(cri)),
+            lambda: cri.create(pod, world.main("second"), config),
+            lambda: cri.load(image_layout),
+            lambda: cri.remove(ended),
+            lambda: cri.remove_pod(pod),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            told = str(caught.value.details())
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, told
+            assert "check the file system of" in told, told
+        assert daemon.running
+        assert [one.id for one in cri.pods()] == [pod]
+        daemon.kill()
+        daemon.cut_power()
+        print(daemon.disk.check())
+        daemon.disk.mount()
+        with new_boot_id(tmp_path):
+            daemon.start()
+            assert {one.state for one in cri.containers()} == {cri.pb.CONTAINER_EXITED}
+            world.settled()
+            assert cri.status(alive).exit_code != 0
+            assert cri.status(ended).exit_code == 3
+            cri.remove_pod(pod)
+            again, config = world.pod()
+            main = cri.run_container(again, world.main(), config)
+            assert cri.exec(main, "echo", "alive").stdout == b"alive\n"
+            cri.remove_pod(again)
             assert [*daemon.ipam.rglob("10.*")] == []
             daemon.kill()
         world.restarted()
