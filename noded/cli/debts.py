@@ -24,6 +24,7 @@ def list_debts(arguments: argparse.Namespace) -> int:
                 "since_ns": debt.since_ns,
                 "tries": debt.tries,
                 "last_error": debt.last_error,
+                "next_try_ns": debt.next_try_ns,
             }
             for debt in debts
         ]
@@ -31,13 +32,27 @@ def list_debts(arguments: argparse.Namespace) -> int:
         return 0
     now_ns = time.time_ns()
     print_table(
-        ("ID", "KIND", "SUBJECT", "SINCE", "TRIES", "LAST ERROR"),
+        ("ID", "KIND", "SUBJECT", "SINCE", "TRIES", "NEXT TRY", "LAST ERROR"),
         [
-            (debt.id, debt.kind, debt.subject, age(debt.since_ns, now_ns), str(debt.tries), debt.last_error)
+            (
+                debt.id,
+                debt.kind,
+                debt.subject,
+                age(debt.since_ns, now_ns),
+                str(debt.tries),
+                _in(debt.next_try_ns, now_ns),
+                debt.last_error,
+            )
             for debt in debts
         ],
     )
     return 0
+
+
+def _in(next_try_ns: int, now_ns: int) -> str:
+    """How long until then."""
+    seconds = (next_try_ns - now_ns) / 1e9
+    return f"in {seconds:.0f} s" if seconds > 0 else "now"
 
 
 async def _list(arguments: argparse.Namespace) -> admin.ListDebtsResponse:

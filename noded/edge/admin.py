@@ -92,6 +92,7 @@ class AdminService:
                     since_ns=debt.since_ns,
                     tries=debt.tries,
                     last_error=debt.last_error,
+                    next_try_ns=debt.next_try_ns,
                 )
                 for debt in debts
             ]

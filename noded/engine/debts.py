@@ -34,6 +34,7 @@ class Debt:
     since_ns: int
     tries: int
     last_error: str
+    next_try_ns: int  # 0 = it is being tried now
 
 
 class Debts:
@@ -45,7 +46,7 @@ class Debts:
         self._nursery = nursery
         self._grace_ns = int(grace_seconds * 1e9)
         self._retry = retry
-        self._scheduled: set[str] = set()
+        self._scheduled: dict[str, int] = {}  # id -> when it is tried next, 0 = now
 
     async def owe(self, sandbox: PodSandbox, error: Exception) -> None:
         """Record one more failed try and see to it that another follows."""
@@ -69,17 +70,23 @@ class Debts:
     def schedule(self, sandbox: PodSandbox) -> None:
         """Start the retries of this sandbox, unless they run already."""
         if sandbox.id not in self._scheduled:
-            self._scheduled.add(sandbox.id)
+            self._scheduled[sandbox.id] = 0
             self._nursery.start_soon(self._retry_until_done, sandbox)
+
+    def next_try_ns(self, sandbox: PodSandbox) -> int:
+        """When its next try begins, ns since the epoch; 0 = now."""
+        return self._scheduled.get(sandbox.id, 0)
 
     async def _retry_until_done(self, sandbox: PodSandbox) -> None:
         try:
             for delay in delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS):
+                self._scheduled[sandbox.id] = time.time_ns() + int(delay * 1e9)
                 await trio.sleep(delay)
+                self._scheduled[sandbox.id] = 0
                 try:
                     await self._retry(sandbox)
                     break
                 except Exception as error:
                     log.warning("take-down still owed", id=sandbox.id, stage=sandbox.stage, error=str(error))
         finally:
-            self._scheduled.discard(sandbox.id)
+            self._scheduled.pop(sandbox.id, None)

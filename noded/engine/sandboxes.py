@@ -373,6 +373,7 @@ class Sandboxes:
                 since_ns=owed.since_ns,
                 tries=owed.tries,
                 last_error=owed.last_error,
+                next_try_ns=self.debts_queue.next_try_ns(sandbox),
             )
             for sandbox in self._registry.sandboxes()
             if (owed := sandbox.record.owed) is not None

@@ -136,11 +136,17 @@ def test_a_pod_that_no_client_was_told_of_is_seen_after_a_kill_only_if_it_stays(
         (debt,) = cri.admin.ListDebts(cri.admin_pb.ListDebtsRequest(), timeout=10).debts
         assert [debt.id] == [one.id for one in cri.pods()]
         assert "told to fail" in debt.last_error
+        until(lambda: next_try(cri) > time.time_ns(), "it says when it is tried again")
         bridge.heal()
         until(lambda: cri.pods() == [], "it is gone by itself")
         again = cri.run_pod(config)
     cri.remove_pod(again)
     shared.assert_unchanged(before)
+
+
+def next_try(cri) -> int:
+    (debt,) = cri.admin.ListDebts(cri.admin_pb.ListDebtsRequest(), timeout=10).debts
+    return int(debt.next_try_ns)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

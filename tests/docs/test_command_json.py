@@ -62,7 +62,15 @@ def test_a_schema_is_one_and_says_what_each_key_means(name):
 
 
 def test_a_schema_without_a_key_or_with_another_type_is_not_satisfied():
-    right = {"id": "a", "kind": "b", "subject": "c", "since_ns": 1, "tries": 2, "last_error": "d"}
+    right = {
+        "id": "a",
+        "kind": "b",
+        "subject": "c",
+        "since_ns": 1,
+        "tries": 2,
+        "last_error": "d",
+        "next_try_ns": 3,
+    }
     documented("debts list", json.dumps([right]))
     for wrong in ({**right, "tries": "2"}, {**right, "more": 1}, {"id": "a"}):
         with pytest.raises(jsonschema.ValidationError):

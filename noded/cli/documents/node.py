@@ -74,6 +74,7 @@ class Debt(TypedDict):
     since_ns: int  # first failure, nanoseconds since the epoch
     tries: int  # how often it failed
     last_error: str  # why, the last time
+    next_try_ns: int  # when it is tried again, nanoseconds since the epoch; 0 = it is being tried
 
 
 Debts = list[Debt]

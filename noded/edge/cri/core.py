@@ -261,6 +261,9 @@ class Debt(Protocol):
     @property
     def last_error(self) -> str: ...
 
+    @property
+    def next_try_ns(self) -> int: ...
+
 
 class Node(Protocol):
     """The node as a whole."""

@@ -217,6 +217,7 @@ class Debt:
     since_ns: int
     tries: int
     last_error: str
+    next_try_ns: int
 
 
 class FakeNode(Door):
@@ -227,8 +228,8 @@ class FakeNode(Door):
     def __init__(self, sink):
         super().__init__(sink)
         self.owed = [
-            Debt("d2", "cni-del", "ns/b", 20, 3, "no plugin"),
-            Debt("d1", "cni-del", "ns/a", 10, 1, "x"),
+            Debt("d2", "cni-del", "ns/b", 20, 3, "no plugin", 0),
+            Debt("d1", "cni-del", "ns/a", 10, 1, "x", 70),
         ]
 
     def runtime_conditions(self):

@@ -473,9 +473,9 @@ def test_admin_lists_debts_oldest_first_and_forgives_one(serve, stubs):
         node.sink.results["forgive"] = "d1"
         async with serve(node) as client:
             debts = (await client.admin.ListDebts(stubs.admin.ListDebtsRequest())).debts
-            assert [(debt.id, debt.tries, debt.last_error) for debt in debts] == [
-                ("d1", 1, "x"),
-                ("d2", 3, "no plugin"),
+            assert [(debt.id, debt.tries, debt.last_error, debt.next_try_ns) for debt in debts] == [
+                ("d1", 1, "x", 70),
+                ("d2", 3, "no plugin", 0),
             ]
             forgiven = await client.admin.ForgiveDebt(stubs.admin.ForgiveDebtRequest(id="d"))
             assert forgiven.id == "d1"

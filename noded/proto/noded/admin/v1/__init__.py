@@ -89,6 +89,11 @@ class Debt(betterproto2.Message):
 
     last_error: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
 
+    next_try_ns: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    ns since the epoch, 0 = it is being tried now
+    """
+
 
 default_message_pool.register_message("noded.admin.v1", "Debt", Debt)
 
