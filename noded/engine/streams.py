@@ -122,6 +122,8 @@ class Streams:
             except OSError as error:
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     refusals.append(f"{address}: {error.strerror or error}")
+        if addresses is not _LOOPBACKS:
+            refusals.append("only what listens on all addresses can be reached in a pod of this runtime")
         raise FailedPrecondition(
             f"cannot connect to port {port} inside pod sandbox {sandbox.id[:12]}: "
             + ("; ".join(refusals) or "it has no loopback address")

@@ -1,7 +1,7 @@
 """Creating a task under conmon, the monitor that keeps its log and records its exit.
 
 The monitor is started with `--sync`, so it is our child and its pid is known before it does
-anything: the record with its identity is on disk before the start byte lets it act. A daemon that
+anything: the record with its identity is on disk before the start signal lets it act. A daemon that
 dies on any line leaves either a recorded monitor or one that does nothing, and `delete` finds both.
 """
 

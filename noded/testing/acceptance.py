@@ -232,6 +232,8 @@ def test_a_port_is_forwarded(pod: TestPod, handler: HandlerCase) -> None:
             assert b"200 OK" in session.until(0, b"Hello")
     with pod.forward(8081) as session:
         session.until(1, b"8081")
+        if not own:
+            session.until(1, b"all addresses")
     assert container.running
 
 

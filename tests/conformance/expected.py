@@ -111,7 +111,12 @@ _GVISOR = (
         3,
         "it has neither bridges nor raw sockets, whatever the capabilities",
     ),
-    Line("(Masked|Readonly)Paths", "failed", 2, "it masks no paths: they lead to its own kernel"),
+    Line(
+        "(Masked|Readonly)Paths",
+        "failed",
+        2,
+        "it ignores both: those of the runtime default lead to its own kernel",
+    ),
     Line(
         "SeccompProfilePath.*(localhost profile on the|default on the|setting hostname with)",
         "failed",
