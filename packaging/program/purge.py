@@ -30,6 +30,7 @@ from noded.cli import alone
 from noded.cli.client import Daemon, wait_for
 from noded.config import Config
 from noded.errors import NodedError
+from noded.host.cgroup_names import CRIO_PREFIX, PREFIX
 from noded.host.mountinfo import parse_mountinfo, read_mountinfo
 from noded.model.paths import Layout
 from noded.proto.noded.admin import v1 as admin
@@ -161,7 +162,11 @@ def is_id(name: str) -> bool:
 def kill_cgroups(ids: set[str], report: Report) -> None:
     """Kill what runs in the cgroups of these ids, and remove them."""
     names = {
-        f"noded-{kind}{each}{suffix}" for each in ids for kind in ("", "conmon-") for suffix in ("", ".scope")
+        f"{prefix}-{kind}{each}{suffix}"
+        for each in ids
+        for prefix in (PREFIX, CRIO_PREFIX)
+        for kind in ("", "conmon-")
+        for suffix in ("", ".scope")
     }
     found = []
     for parent, directories, _ in os.walk("/sys/fs/cgroup"):
@@ -225,9 +230,10 @@ def remove(layout: Layout, ids: set[str], report: Report) -> None:
         (layout.image_root / "noded.lock").unlink(missing_ok=True)
         with suppress(OSError):  # something else is there, or it is a disk of its own
             layout.image_root.rmdir()
-    for name in ("pods", "containers", "exits", "runtimes"):
+    for name in ("pods", "containers", "exits", "runtimes", "seccomp"):
         delete(layout.state / name, report)
-    (layout.state / "noded.sock").unlink(missing_ok=True)
+    for file in (layout.state / "noded.sock", *layout.state.glob("stacks-*.txt")):
+        file.unlink(missing_ok=True)
     try:
         layout.state.rmdir()
     except FileNotFoundError:

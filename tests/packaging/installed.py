@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,6 +52,15 @@ class Node:
     def stop(self) -> None:
         if self.process is not None:
             end(self.process, 40)
+
+    def write_stacks(self) -> None:
+        """Have the daemon write the file that an operator asks for with SIGUSR1, and wait for it."""
+        assert self.process is not None
+        deadline = time.monotonic() + READY_SECONDS
+        self.process.send_signal(signal.SIGUSR1)
+        while not list(self.root.path("/run/noded").glob("stacks-*.txt")):
+            assert time.monotonic() < deadline, "no stacks were written"
+            time.sleep(0.02)
 
     def run_pod(self, image: str) -> int:
         """A pod with one container; the container's process id."""
@@ -97,7 +107,7 @@ def assert_nothing_is_left(node: Node) -> None:
     assert left == []
     for place in ("/var/lib/noded", "/run/noded", "/run/netns", "/usr/lib/noded", "/etc/noded/noded.toml"):
         assert not root.path(place).exists(), place
-    cgroups = [path for path in Path("/sys/fs/cgroup").rglob(f"{node.bridge}/noded-*") if path.is_dir()]
+    cgroups = [path for path in Path("/sys/fs/cgroup").rglob(f"{node.bridge}/*-*") if path.is_dir()]
     assert cgroups == []
 
 

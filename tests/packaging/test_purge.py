@@ -143,7 +143,11 @@ def test_a_removal_without_pods_keeps_no_code_and_a_new_installation_none_either
     assert list(kept.rglob("*.py")) == []
 
 
-def test_a_purge_without_python_ends_pods_all_the_same(node):
+@pytest.mark.parametrize("compat", ["", "[compat]\ncadvisor = true\n"], ids=["noded", "cadvisor"])
+def test_a_purge_without_python_ends_pods_all_the_same(node, compat):
+    node.stop()
+    node.root.path("/etc/noded/conf.d/compat.toml").write_text(compat)
+    node.start()
     pid = node.run_pod(load_image(node))
     node.stop()
     node.root.run("dpkg", "--remove", *NAMES)
@@ -154,8 +158,19 @@ def test_a_purge_without_python_ends_pods_all_the_same(node):
     assert_nothing_is_left(node)
 
 
-def test_the_purge_program_refuses_while_the_daemon_runs(node):
+def test_the_purge_program_alone_leaves_nothing_but_refuses_while_the_daemon_runs(node):
+    """All that rpm has: it tells no script of a purge."""
+    pid = node.run_pod(load_image(node))
+    node.write_stacks()
+    node.root.path("/run/noded/seccomp").mkdir(exist_ok=True)  # as the first recorded container makes it
     said = node.root.run("/usr/lib/noded/purge", status=1)
     assert said == (
         "noded: purge: noded is running: stop it first (systemctl stop noded.socket noded.service)\n"
     )
+    assert exists(pid)
+    node.stop()
+    assert node.root.run("/usr/lib/noded/purge") == ""
+    assert not exists(pid)
+    assert not node.root.path("/run/noded").exists()
+    assert not node.root.path("/var/lib/noded").exists()
+    assert leases(node) == []
