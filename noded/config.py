@@ -206,7 +206,8 @@ class Config:
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # debug, info, warning, error
     # auto (console on a terminal, else json), console, json
     log_format: Literal["auto", "console", "json"] = "auto"
-    cgroup_driver: Literal["auto", "cgroupfs", "systemd"] = "auto"  # auto (systemd where it is PID 1)
+    # auto (systemd where it is PID 1, else cgroupfs), systemd, cgroupfs
+    cgroup_driver: Literal["auto", "cgroupfs", "systemd"] = "auto"
     monitor_cgroup: str = "pod"  # where conmon runs: pod, or an absolute cgroup path
     conmon: str = "conmon"  # name or path of conmon
     # what watches a container (conmon, a shim) or holds its pod (gVisor's sentry) is continued when a signal

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
+import typing
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
+
+# Fields that are no keys of a table: its name, and tables within it.
+INNER = {("HandlerConfig", "name"), ("HandlerConfig", "options"), ("WorkloadConfig", "resources")}
 
 _spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
 generate = importlib.util.module_from_spec(_spec)
@@ -37,6 +42,35 @@ def test_figures_of_the_comparison_are_those_that_the_bench_has_worked_out():
             assert ours[name] == pytest.approx(goal, rel=0.03, abs=0.05), name
             compared += 1
     assert compared > 5
+
+
+def classes() -> list[type]:
+    """Every kind of table that a configuration has."""
+    made = vars(generate)
+    values = [getattr(made["Config"](), field.name) for field in dataclasses.fields(made["Config"])]
+    sections = [type(value) for value in values if dataclasses.is_dataclass(value)]
+    named = [made[name] for name in ("Config", "HandlerConfig", "WorkloadConfig", "WorkloadResources")]
+    return [*named, *sections, *made["TYPES"].values()]
+
+
+def choices(kind: object) -> set[str]:
+    """What a Literal allows, those within it too."""
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return {value for value in inner if isinstance(value, str)}
+    return set().union(*(choices(one) for one in inner))
+
+
+@pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
+def test_every_key_has_a_meaning_with_each_value_that_it_takes(cls):
+    told = generate.documentation(cls)
+    kinds = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if (cls.__name__, field.name) in INNER:
+            continue
+        assert told[field.name], field.name
+        if field.name != "storage_driver" or cls.__name__ != "HandlerConfig":  # "that of [images]" has them
+            assert all(value in told[field.name] for value in choices(kinds[field.name])), field.name
 
 
 def test_the_index_names_every_page():

@@ -51,16 +51,18 @@ class RunscOptions:
 
     path: str = ""  # name or absolute path of runsc
     root: str = ""  # absolute directory for runsc's own state, "" = STATE/runtimes/HANDLER
-    # how system calls are caught; "" = runsc's default
+    # how system calls are caught: systrap, kvm, ptrace; "" = runsc's default
     platform: Literal["", "systrap", "ptrace", "kvm"] = ""
     # sandbox (gVisor's own stack), host (that of the pod's network namespace) or none
     network: Literal["", "sandbox", "host", "none"] = ""
     # writable layer above mounts, MOUNT:MEDIUM as in runsc's --overlay2, e.g. root:memory; none = off
     overlay: str = ""
-    # whether others change files of the root file system, or of volumes, behind runsc's back
+    # of the root file system: shared where others change it behind runsc's back, else exclusive;
+    # "" = runsc's default
     file_access: Literal["", "exclusive", "shared"] = ""
+    # the same of volumes: exclusive or shared; "" = runsc's default
     file_access_mounts: Literal["", "exclusive", "shared"] = ""
-    # access to unix sockets of the host in volumes
+    # access to unix sockets of the host in volumes: none, open, create or all; "" = runsc's default
     host_uds: Literal["", "none", "open", "create", "all"] = ""
     debug: bool = False  # write runsc's debug logs
     debug_log: str = ""  # absolute directory for them, "" = STATE/runtimes/HANDLER-debug

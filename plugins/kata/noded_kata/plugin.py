@@ -49,7 +49,8 @@ class ShimTypeOptions:
 
     runtime_type: str = RUNC_SHIM  # which shim, as containerd names it: io.containerd.NAME.vN
     path: str = ""  # name or absolute path of the shim, "" = what runtime_type says
-    options_type: Literal["", "runc", "generic", "none"] = ""  # message of the options, "" = the usual one
+    # message of the options: runc, generic or none; "" = the usual one
+    options_type: Literal["", "runc", "generic", "none"] = ""
     config_path: str = ""  # configuration file that the shim is told (options "generic")
     config_type: str = ""  # type of that file, for shims that ask
     binary: str = ""  # OCI runtime (options "runc")
