@@ -198,18 +198,14 @@ class Cgroups:
 
         None when the cgroup is gone or has no memory controller.
         """
-        path = self.memory_events_path(place)
-        try:
-            return None if path is None else cgroup_stats.oom_kills(path.read_text())
-        except OSError:  # ENOENT, or ENODEV when removed between open and read
-            return None
-
-    def memory_events_path(self, place: str) -> Path | None:
-        """Return the file that counts OOM kills: memory.events (v2) or memory.oom_control (v1)."""
         directory = self.directory(place, "memory")
         if directory is None:
             return None
-        return directory / ("memory.events" if self.mode is CgroupMode.V2 else "memory.oom_control")
+        name = "memory.events" if self.mode is CgroupMode.V2 else "memory.oom_control"
+        try:
+            return cgroup_stats.oom_kills((directory / name).read_text())
+        except OSError:  # ENOENT, or ENODEV when removed between open and read
+            return None
 
     def cpu_usage_ns(self, place: str) -> int | None:
         """Return the CPU time used in the cgroup so far, None when it is gone."""

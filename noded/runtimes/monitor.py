@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from noded.errors import NodedError
+from noded.host import oom
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, children_of, kill_identity, reap
 from noded.model.runtime import Exit, TaskRef
@@ -28,6 +29,7 @@ _log = structlog.get_logger(__name__)
 _RECORD_SECONDS = 10.0
 _KILL_SECONDS = 10.0
 _UNKNOWN_CODE = 255
+_KILLED_CODE = 137  # by SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,19 @@ class Exits:
         """Tell whether the task failed after the kernel killed one of its processes for memory.
 
         The cgroup's own counter decides. conmon's `oom` file is second choice, for a cgroup that
-        is gone: on cgroup v1 it appears also when another container of the pod was the victim.
+        is gone: on cgroup v1 it appears also when another container of the pod was the victim. systemd
+        may remove a scope before conmon has looked: the kernel's log tells of a task that was killed itself.
         """
         if code == 0:
             return False
         cgroup = sandbox_cgroup(ref) if self.shared else ref.cgroup
-        kills = self.cgroups.oom_kills(self.cgroups.place(cgroup)) if cgroup else None
-        return kills > 0 if kills is not None else (ref.bundle / OOM_FILE).exists()
+        place = self.cgroups.place(cgroup) if cgroup else ""
+        kills = self.cgroups.oom_kills(place) if place else None
+        if kills is not None:
+            return kills > 0
+        if (ref.bundle / OOM_FILE).exists():
+            return True
+        return bool(place) and code == _KILLED_CODE and oom.killed_in(place)
 
     async def _monitor_died(
         self, ref: TaskRef, monitor: ProcessIdentity, init: ProcessIdentity | None

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,10 +162,11 @@ def kept_packages(kind: str) -> list[Path]:
     if not directory.exists():
         for old in WORK.glob(f"{kind}-*"):
             shutil.rmtree(old, ignore_errors=True)
-        unfinished = WORK / f".{kind}-{os.getpid()}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        build_packages(kind, unfinished)
-        unfinished.rename(directory)
+        WORK.mkdir(parents=True, exist_ok=True)
+        # Not by process id: two runs in PID namespaces of their own may have the same one.
+        with tempfile.TemporaryDirectory(prefix=f".{kind}-", dir=WORK) as name:
+            build_packages(kind, Path(name, "made"))
+            Path(name, "made").rename(directory)
     return sorted(directory.glob(f"*.{kind}"))
 
 

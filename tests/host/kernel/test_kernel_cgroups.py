@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 
 from noded.errors import FailedPrecondition, NotFound, Unavailable
 from noded.host import cgroups as cgroups_module
+from noded.host import oom
 from noded.host.cgroup_hierarchies import read_hierarchies
 from noded.host.cgroups import Cgroups, detect, own
 from noded.host.namespaces import in_fresh_thread
-from noded.host.oom import OomWatcher
 from noded.model.host import CgroupDriver, CgroupMode
 
 pytestmark = pytest.mark.root
@@ -249,80 +247,24 @@ def test_own_places_are_known() -> None:
     assert all(place.startswith("/") for place in own().values())
 
 
-def test_an_oom_kill_is_reported_once_and_known_until_the_cgroup_is_removed(
+def test_an_oom_kill_is_counted_and_told_by_the_kernels_log_after_the_cgroup_is_gone(
     cgroups: Cgroups, parent: str, start: Start
 ) -> None:
     quiet, eater = f"{parent}/quiet", f"{parent}/eater"
     for place in (quiet, eater):
         cgroups.create(place)
         limit_memory(cgroups, place, 32 << 20)
-
-    async def main() -> None:
-        watcher = OomWatcher(cgroups)
-        watcher.add("quiet", quiet)
-        watcher.add("eater", eater)
-        process = start(sys.executable, "-c", EATS)
-        cgroups.attach(eater, process.pid)
-        assert watcher.kills("eater") == 0
-        assert process.stdin is not None
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        with trio.fail_after(30):
-            assert await watcher.wait() == ["eater"]
-            await trio.to_thread.run_sync(process.wait)
-        assert process.returncode == -signal.SIGKILL
-        assert (watcher.kills("eater"), watcher.kills("quiet")) == (1, 0)
-        cgroups.remove(parent)
-        assert watcher.kills("eater") == 1
-        with trio.move_on_after(0.3) as scope:  # removal notifies on v1, but is no kill
-            await watcher.wait()
-        assert scope.cancelled_caught
-        watcher.remove("eater")
-        watcher.remove("eater")
-        assert watcher.kills("eater") == 0
-        watcher.close()
-        watcher.close()
-
-    trio.run(main)
-
-
-def test_kills_before_the_watch_are_reported_too(cgroups: Cgroups, parent: str, start: Start) -> None:
-    cgroups.create(parent)
-    limit_memory(cgroups, parent, 32 << 20)
     process = start(sys.executable, "-c", EATS)
-    cgroups.attach(parent, process.pid)
+    cgroups.attach(eater, process.pid)
+    assert cgroups.oom_kills(eater) == 0
     process.communicate(b"\n", timeout=30)
-
-    async def main() -> None:
-        watcher = OomWatcher(cgroups)
-        watcher.add("late", parent)
-        with trio.fail_after(10):
-            assert await watcher.wait() == ["late"]
-        watcher.close()
-
-    trio.run(main)
-
-
-def test_watching_a_missing_cgroup_says_so_and_closing_ends_the_wait(cgroups: Cgroups, parent: str) -> None:
-    async def main() -> None:
-        watcher = OomWatcher(cgroups)
-        with pytest.raises(NotFound):
-            watcher.add("x", parent)
-        ended = trio.Event()
-
-        async def waiting() -> None:
-            with pytest.raises(trio.ClosedResourceError):
-                await watcher.wait()
-            ended.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(waiting)
-            await trio.testing.wait_all_tasks_blocked()
-            watcher.close()
-            with trio.fail_after(5):
-                await ended.wait()
-
-    trio.run(main)
+    assert process.returncode == -signal.SIGKILL
+    assert (cgroups.oom_kills(eater), cgroups.oom_kills(quiet)) == (1, 0)
+    cgroups.remove(parent)
+    assert cgroups.oom_kills(eater) is None
+    assert oom.killed_in(eater)
+    assert oom.killed_in(parent), "its own, or that of a cgroup below it"
+    assert not oom.killed_in(quiet)
 
 
 def entered(cgroups: Cgroups, place: str, start: Start) -> tuple[bool, int]:
