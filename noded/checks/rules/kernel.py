@@ -103,7 +103,7 @@ def _packets(facts: Facts) -> Iterator[Result]:
             "kernel.ip_forward",
             f"net.ipv4.ip_forward is {forwarding or 'missing'}",
             "the node drops what pods send to other nodes and to services",
-            "echo net.ipv4.ip_forward=1 >/etc/sysctl.d/90-noded.conf; sysctl --system",
+            "echo net.ipv4.ip_forward=1 >>/etc/sysctl.d/90-noded.conf; sysctl --system",
         )
     bridged = kernel.sysctls.get("net.bridge.bridge-nf-call-iptables")
     bridge = "bridge" in facts.network.types
@@ -119,7 +119,7 @@ def _packets(facts: Facts) -> Iterator[Result]:
             "kernel.br_netfilter",
             "net.bridge.bridge-nf-call-iptables is 0",
             "kube-proxy's rules are not asked for packets between pods on the same bridge",
-            "echo net.bridge.bridge-nf-call-iptables=1 >/etc/sysctl.d/90-noded.conf; sysctl --system",
+            "echo net.bridge.bridge-nf-call-iptables=1 >>/etc/sysctl.d/90-noded.conf; sysctl --system",
         )
     else:
         yield ok("kernel.br_netfilter", "bridged packets are filtered" if bridged else "no bridge is in use")

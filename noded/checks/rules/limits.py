@@ -49,7 +49,7 @@ def judge(facts: Facts) -> Iterator[Result]:
                 f"limits.{name}",
                 f"{name} is {value}",
                 why,
-                f"echo {name}={least} >/etc/sysctl.d/91-noded.conf; sysctl --system",
+                f"echo {name}={least} >>/etc/sysctl.d/91-noded.conf; sysctl --system",
             )
         else:
             yield ok(f"limits.{name}", str(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -589,6 +590,13 @@ def test_one_fault_is_found_alone_with_its_cure(case):
     assert named[0].why
     assert {result.check for result in wrong} <= {check, "kernel.firewall", "kubelet.cgroup_driver"}
     assert EXIT[worst(wrong)] == {WARN: 1, FAIL: 2}[worst(wrong)]
+
+
+def test_no_cure_writes_over_what_another_has_written():
+    cures = {result.fix for case in FAULTS for result in rules.judge(case[1]) if result.fix}
+    written = [file for cure in cures for file in re.findall(r"[^>]>(/[^\s;]+)", cure)]
+    assert written
+    assert len(written) == len(set(written))
 
 
 def test_every_rule_has_a_case():
