@@ -194,8 +194,8 @@ def json() -> str:
         "skip those that they do not know. None changes its meaning or goes away. An error is a line on",
         "standard error and an exit status other than 0, with or without `--json`.",
         "",
-        "Not here: `serve`, `exec`, `run`, `demo`, `plugins check` and `config default`, which print what is",
-        "not theirs, or text for people.",
+        "Not here: `serve`, `exec`, `run`, `demo` and `plugins check`, which print what is not",
+        "theirs, or text for people.",
     ]
     placed: set[str] = set()
     for command, (name, about) in documents().items():

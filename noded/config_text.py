@@ -15,7 +15,7 @@ import json
 import re
 import sys
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,32 @@ def render_default() -> str:
     return "\n".join(lines) + "\n"
 
 
+def defaults() -> Iterator[tuple[str, str, str]]:
+    """Every key that `render_default` shows: dotted name, default as TOML, meaning."""
+    yield from _keys(Config, Config(), (*_SECTIONS, "runtimes"))
+    for name in _SECTIONS:
+        section = getattr(Config(), name)
+        for key, shown, meaning in _keys(type(section), section):
+            yield f"{name}.{key}", shown, meaning
+    for handler in Config().runtimes:
+        for key, shown, meaning in _keys(HandlerConfig, handler, ("name", "options")):
+            yield f"runtimes.{handler.name}.{key}", shown, meaning
+
+
 def _documented(cls: type[Any], instance: Any, skip: tuple[str, ...] = ()) -> list[str]:
-    lines = []
+    return [
+        line
+        for key, shown, meaning in _keys(cls, instance, skip)
+        for line in (f"# {meaning}", f"#{key} = {shown}", "")
+    ]
+
+
+def _keys(cls: type[Any], instance: Any, skip: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str]]:
     for field in dataclasses.fields(cls):
-        if field.name in skip:
-            continue
-        value = getattr(instance, field.name)
-        shown = '""' if value is None else _value(value)  # as `parse_options` reads it
-        lines += [f"# {documentation(cls)[field.name]}", f"#{field.name} = {shown}", ""]
-    return lines
+        if field.name not in skip:
+            value = getattr(instance, field.name)
+            shown = '""' if value is None else _value(value)  # as `parse_options` reads it
+            yield field.name, shown, documentation(cls)[field.name]
 
 
 def render(config: Config) -> str:

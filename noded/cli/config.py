@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from noded import config_text, settings
-from noded.cli.documents.node import ConfigChecked, Configuration
+from noded.cli.documents.node import ConfigChecked, ConfigDefaults, Configuration
 from noded.cli.table import print_json
 from noded.errors import NodedError
 
@@ -23,8 +23,15 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def default(_arguments: argparse.Namespace) -> int:
+def default(arguments: argparse.Namespace) -> int:
     """Print every key with its default and documentation as TOML."""
+    if arguments.json:
+        keys: ConfigDefaults = [
+            {"key": key, "default": tomllib.loads(f"value = {shown}")["value"], "meaning": meaning}
+            for key, shown, meaning in config_text.defaults()
+        ]
+        print_json(keys)
+        return 0
     print(config_text.render_default(), end="")
     return 0
 

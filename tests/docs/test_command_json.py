@@ -21,8 +21,8 @@ from tests.support.documents import documented
 
 __all__ = ["container", "image", "loaded"]  # fixtures
 
-# What prints no data of its own: the daemon's log, output of containers, a test's, TOML with comments.
-WITHOUT = {"serve", "exec", "run", "demo", "plugins check", "config default"}
+# What prints no data of its own: the daemon's log, output of containers, a test's.
+WITHOUT = {"serve", "exec", "run", "demo", "plugins check"}
 # Of a daemon with one pod, one container and one image: those that take no operand.
 PLAIN = ("version", "status", "debts list", "images df")
 LISTS = ("pods", "ps", "stats", "images ls")
@@ -95,6 +95,11 @@ def test_commands_that_need_no_daemon(capsys, tmp_path):
     assert shown == tomllib.loads(printed(capsys, "config", "show", "--config", str(file)))
     right = documented("config check", printed(capsys, "config", "check", "--json", "--config", str(file)))
     assert right == {"path": str(file), "exists": True, "valid": True, "problem": ""}
+    defaults = documented("config default", printed(capsys, "config", "default", "--json"))
+    by_key = {each["key"]: each["default"] for each in defaults}
+    commented = printed(capsys, "config", "default")
+    assert by_key["network.conf_dir"] == "/etc/cni/net.d"
+    assert len(by_key) == len(re.findall(r"^#\w+ = ", commented, re.MULTILINE))
     file.write_text("log_levle = 1\n")
     text = printed(capsys, "config", "check", "--json", "--config", str(file), status=1)
     assert "log_level" in documented("config check", text)["problem"]

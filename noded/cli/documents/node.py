@@ -89,6 +89,17 @@ class Forgiven(TypedDict):
 Configuration = dict[str, Any]  # keys as in noded.toml, tables as objects
 
 
+class ConfigDefault(TypedDict):
+    """One key of the configuration."""
+
+    key: str  # its dotted name, as network.conf_dir
+    default: Any  # its value where no file has the key
+    meaning: str  # what it is for, with the values or the unit that it takes
+
+
+ConfigDefaults = list[ConfigDefault]
+
+
 class ConfigChecked(TypedDict):
     """`noded config check`."""
 

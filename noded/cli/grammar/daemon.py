@@ -26,13 +26,14 @@ def declare(commands: Commands) -> None:
     )
     config_option(show)
     json_option(show, "node:Configuration")
-    command(
+    default = command(
         actions,
         "default",
         "every key with its default and meaning",
         "noded.cli.config:default",
         "noded config default",
     )
+    json_option(default, "node:ConfigDefaults")
     check = command(
         actions,
         "check",
