@@ -113,7 +113,9 @@ async def open_engine(
         try:
             # Started by the first layer: most restarts of a daemon pull nothing.
             async with (
-                aclosing(Unpacker(config.images.unpack_workers)) as unpacker,
+                aclosing(
+                    Unpacker(config.images.unpack_workers, stalled_seconds=config.stalled_seconds)
+                ) as unpacker,
                 trio.open_nursery() as services,
             ):
                 ground = lay_ground(config, layout, facts, services, database, decoders)

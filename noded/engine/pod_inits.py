@@ -11,7 +11,7 @@ import trio
 from noded.engine.sandbox import PodSandbox
 from noded.errors import NotFound
 from noded.host.processes import ProcessIdentity, kill_identity, open_pidfd, wait_pidfd
-from noded.runtimes.stalls import wait_stalled
+from noded.host.stalls import wait_stalled
 
 log = structlog.get_logger(__name__)
 

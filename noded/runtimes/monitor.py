@@ -18,10 +18,10 @@ from noded.errors import NodedError
 from noded.host import oom
 from noded.host.cgroups import Cgroups
 from noded.host.processes import ProcessIdentity, children_of, kill_identity, reap
+from noded.host.stalls import wait_stalled
 from noded.model.runtime import Exit, TaskRef
 from noded.runtimes.killing import reap_namespace_zombies, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.records import OOM_FILE, PID_FILE, TaskRecord, read_pid_file, read_record
-from noded.runtimes.stalls import wait_stalled
 
 _log = structlog.get_logger(__name__)
 

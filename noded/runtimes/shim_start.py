@@ -13,6 +13,7 @@ import trio
 from noded.errors import NodedError, Unavailable
 from noded.host.files import publish
 from noded.host.processes import ProcessIdentity, kill_identity, reap
+from noded.host.stalls import wait_stalled
 from noded.model.runtime import SandboxRef
 from noded.runtimes.killing import wait_dead, wait_gone
 from noded.runtimes.records import CONFIG_FILE, read_record
@@ -21,7 +22,6 @@ from noded.runtimes.shim_fifos import make_fifo
 from noded.runtimes.shim_parts import ShimParts
 from noded.runtimes.shim_record import SHIM_LOG_FIFO, ShimRecord, read_shim, write_shim
 from noded.runtimes.shim_service import TaskService
-from noded.runtimes.stalls import wait_stalled
 from noded.runtimes.ttrpc_client import TtrpcClient
 from noded.tracing.spans import span
 from noded.wire.ttrpc_task import SERVICES

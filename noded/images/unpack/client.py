@@ -17,6 +17,8 @@ import structlog
 import trio
 
 from noded.errors import DataLoss, Internal, InvalidArgument, NodedError, ResourceExhausted, Unavailable
+from noded.host.processes import ProcessIdentity, kill_identity
+from noded.host.stalls import wait_stalled
 from noded.images.unpack import faults
 from noded.images.unpack.limits import UnpackLimits, UnpackReport, worker_count
 from noded.images.unpack.protocol import READY, STATUS
@@ -49,10 +51,15 @@ class Unpacker:
     Args:
         workers: layers extracted at once; see `worker_count`.
         idle_seconds: for how long a zygote without work is kept.
+        stalled_seconds: how long a signal may keep a zygote stopped before it is continued, and when
+            stopped again killed; 0 = for ever.
     """
 
-    def __init__(self, workers: int = 0, idle_seconds: float = _IDLE_SECONDS) -> None:
+    def __init__(
+        self, workers: int = 0, idle_seconds: float = _IDLE_SECONDS, stalled_seconds: float = 0.0
+    ) -> None:
         self._idle_seconds = idle_seconds
+        self._stalled_seconds = stalled_seconds
         self._jobs = 0
         self._job_ended = trio.Event()
         self._slots = trio.CapacityLimiter(worker_count(workers))
@@ -214,7 +221,7 @@ class Unpacker:
                 os.close(directory)
                 os.close(write_end)
                 theirs.close()
-            data = await _read_all(report)
+            data = await self._read_watched(report, process)
             ended = True
             return await self._answer(data, life, process, layer)
         finally:
@@ -224,6 +231,28 @@ class Unpacker:
                     await _read_all(report)
                 await report.aclose()
             life.close()
+
+    async def _read_watched(self, report: trio.lowlevel.FdStream, process: trio.Process) -> bytes:
+        """All of a report, or what there is of it when its zygote was given up."""
+        failure: Exception | None = None
+        data = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_stalled, process)
+            try:
+                data = await _read_all(report)
+            except Exception as error:  # as it is, not in a group
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return data
+
+    async def _end_stalled(self, process: trio.Process) -> None:
+        """Kill a zygote that signals keep stopped: a pull has no deadline, and would wait for ever."""
+        zygote = ProcessIdentity.of(process.pid)
+        if zygote is not None:
+            await wait_stalled(zygote, self._stalled_seconds, unpacks="layers")
+            kill_identity(zygote)
 
     async def _send(self, message: bytes, fds: list[int]) -> trio.Process:
         """Hand a job to the zygote, or to its successor if it has died."""

@@ -730,6 +730,49 @@ def test_a_killed_zygote_takes_its_children_along_and_is_replaced(tmp_path: Path
         os.close(write_end)
 
 
+def test_a_zygote_that_a_signal_stopped_is_continued(tmp_path: Path) -> None:
+    """A pull has no deadline: it would wait for ever."""
+    (tmp_path / "blob").write_bytes(tar(file("f", b"x")))
+    (tmp_path / "out").mkdir()
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with Unpacker(stalled_seconds=0.2) as unpacker:
+                os.kill(unpacker.pid, signal.SIGSTOP)
+                with (tmp_path / "blob").open("rb") as blob:
+                    await unpacker.unpack(blob.fileno(), tmp_path / "out", TAR, "")
+
+    trio.run(main)
+    assert (tmp_path / "out" / "f").read_bytes() == b"x"
+
+
+def test_a_zygote_that_signals_keep_stopped_is_given_up(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    (tmp_path / "out").mkdir()
+
+    async def keep_stopped(pid: int) -> None:
+        """Stop it as soon as it goes on; it is no more than asked to."""
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            await trio.sleep(0.005)
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with Unpacker(stalled_seconds=0.2) as unpacker:
+                zygote = unpacker.pid
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(keep_stopped, zygote)
+                    with pytest.raises(ZygoteDied):
+                        await unpacker.unpack(read_end, tmp_path / "out", TAR, "")
+                    nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(main)
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
 def test_an_idle_zygote_that_was_killed_is_replaced_unnoticed(tmp_path: Path) -> None:
     async def main() -> None:
         async with Unpacker() as unpacker:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noded.host.processes import ProcessIdentity
-from noded.runtimes.stalls import Stall, Verdict, stopped_at, wait_stalled
+from noded.host.stalls import Stall, Verdict, stopped_at, wait_stalled
 from tests.support.processes import kept_stopped
 
 PERIOD_SECONDS = 0.05
