@@ -239,6 +239,12 @@ class NodedDaemon:
         options.setdefault("log_directory", logs)
         return cri.pod_config(name, **options)
 
+    def clear(self, cri: Cri) -> None:
+        """Remove all pods and their logs, for the next test."""
+        cri.remove_all_pods()
+        for logs in self.pod_logs.iterdir():
+            shutil.rmtree(logs)
+
     def log_text(self, lines: int = 200) -> str:
         """The end of the daemon's log."""
         if not self.log.exists():

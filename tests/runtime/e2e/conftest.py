@@ -26,10 +26,23 @@ def pushed(registry: Registry) -> Registry:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, pushed: Registry) -> Iterator[NodedDaemon]:
-    """A daemon whose mirror for HOST is the test's registry."""
+def daemon(request: pytest.FixtureRequest, tmp_path: Path, pushed: Registry) -> Iterator[NodedDaemon]:
+    """A daemon whose mirror for HOST is the test's registry; under the mark `one_daemon` that of the file."""
+    if shares_daemon(request):
+        yield request.getfixturevalue("shared_daemon")
+        return
     mirrors = {HOST: pushed.host}
     with NodedDaemon(tmp_path, mirrors=mirrors, insecure=[pushed.host]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_daemon(tmp_path_factory: pytest.TempPathFactory, pushed: Registry) -> Iterator[NodedDaemon]:
+    """The daemon of a file, which has had pods already."""
+    directory, mirrors = tmp_path_factory.mktemp("shared"), {HOST: pushed.host}
+    with NodedDaemon(directory, mirrors=mirrors, insecure=[pushed.host]) as running:
+        with running.client() as client:
+            make_lasting(running, client)
         yield running
 
 
@@ -48,19 +61,31 @@ def http(cri: Cri) -> str:
 
 
 @pytest.fixture
-def cri(daemon: NodedDaemon) -> Iterator[Cri]:
+def cri(request: pytest.FixtureRequest, daemon: NodedDaemon) -> Iterator[Cri]:
     """A connected client of a daemon that has settled."""
     with daemon.client() as client:
         client.stop("0" * 64)  # changes are answered once the daemon has looked at the node
         yield client
+        if shares_daemon(request):
+            daemon.clear(client)
 
 
 @pytest.fixture
-def oracle(daemon: NodedDaemon, cri: Cri) -> Oracle:
-    """The host oracle, after what only the first pods make (the bridge, runtime directories)."""
+def oracle(request: pytest.FixtureRequest, daemon: NodedDaemon, cri: Cri) -> Oracle:
+    """The host oracle, after what only the first pods make."""
+    if not shares_daemon(request):
+        make_lasting(daemon, cri)
+    return Oracle(daemon)
+
+
+def shares_daemon(request: pytest.FixtureRequest) -> bool:
+    return request.node.get_closest_marker("one_daemon") is not None
+
+
+def make_lasting(daemon: NodedDaemon, cri: Cri) -> None:
+    """Have made what only the first pods make: the bridge, runtime directories."""
     for handler in HANDLERS:
         cri.remove_pod(cri.run_pod(daemon.pod_config(cri, pid="POD"), handler))
-    return Oracle(daemon)
 
 
 @pytest.fixture(params=HANDLERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.one_daemon]
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 UNKNOWN_ID = "0" * 64

@@ -7,7 +7,7 @@ import pytest
 from tests.runtime.e2e.conftest import HOST
 from tests.support import images
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.one_daemon]
 
 
 @pytest.fixture

@@ -32,18 +32,34 @@ def settings() -> dict[str, object]:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, pushed: Registry, settings: dict[str, object]) -> Iterator[NodedDaemon]:
+def daemon(
+    request: pytest.FixtureRequest, tmp_path: Path, pushed: Registry, settings: dict[str, object]
+) -> Iterator[NodedDaemon]:
+    """A daemon with these settings; in a file marked `one_daemon` that of the file."""
+    if request.node.get_closest_marker("one_daemon") is not None:
+        yield request.getfixturevalue("shared_daemon")
+        return
     mirrors = {HOST: pushed.host}
     with NodedDaemon(tmp_path, mirrors=mirrors, insecure=[pushed.host], settings=settings) as running:
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared_daemon(tmp_path_factory: pytest.TempPathFactory, pushed: Registry) -> Iterator[NodedDaemon]:
+    """The daemon of a file."""
+    directory, mirrors = tmp_path_factory.mktemp("shared"), {HOST: pushed.host}
+    with NodedDaemon(directory, mirrors=mirrors, insecure=[pushed.host]) as running:
+        yield running
+
+
 @pytest.fixture
-def cri(daemon: NodedDaemon) -> Iterator[Cri]:
+def cri(request: pytest.FixtureRequest, daemon: NodedDaemon) -> Iterator[Cri]:
     with daemon.client() as client:
         client.stop("0" * 64)  # changes are answered once the daemon has looked at the node
         client.pull(BUSYBOX)
         yield client
+        if request.node.get_closest_marker("one_daemon") is not None:
+            daemon.clear(client)
 
 
 @pytest.fixture(params=("runc", "crun"))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.processes import read_bytes_until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.one_daemon]
 
 
 def test_output_error_output_and_exit_code_arrive(start, run_crictl, transport, handler):
