@@ -24,7 +24,7 @@ import outcome
 import trio
 
 from noded.errors import DataLoss, FailedPrecondition, NodedError, ResourceExhausted, Unavailable
-from noded.store.connection import connect
+from noded.store.connection import close, connect
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ class Database:
     async def close(self) -> None:
         """Checkpoint and close. Idempotent."""
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._connection.close, limiter=self._limiter)
+            await trio.to_thread.run_sync(close, self._connection, self._path, limiter=self._limiter)
 
 
 def _open(

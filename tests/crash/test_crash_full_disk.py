@@ -230,13 +230,14 @@ def test_pods_are_stopped_and_removed_on_a_full_disk(full, seed):
 
 @pytest.mark.parametrize("hard", [True, False], ids=["killed", "stopped"])
 def test_a_start_on_a_full_disk_takes_nothing_of_what_removals_need(full, hard, seed):
-    """A daemon that stops gives the blocks of its database's log back: little enough to start with."""
+    """Nor does a stop give blocks back that others take then."""
     print(f"seed {seed}")
     before = full.oracle.take()
     pods = [full.pod()[0] for _ in range(2)]
     full.daemon.disk.fill()
     full.daemon.restart(hard=hard)
     full.settled()
+    full.daemon.disk.fill()
     for pod in pods:
         full.cri.remove_pod(pod)
     full.assert_unchanged(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -116,6 +118,44 @@ def test_nobody_else_gets_at_an_open_file_and_no_part_of_it_is_mapped(tmp_path):
         await trio.to_thread.run_sync(look)
 
     use(tmp_path / "db", work)
+
+
+def test_a_close_keeps_the_blocks_of_the_log_and_nothing_of_what_it_said(tmp_path):
+    """On a full disk others would take them, and the next run could not note a removal."""
+    log = tmp_path / "db-wal"
+    use(tmp_path / "db", insert("a"))
+    kept = log.stat()
+    assert kept.st_blocks * 512 >= 1 << 20
+    assert log.read_bytes()[:32] == bytes(32)
+    with closing(sqlite3.connect(f"file:{tmp_path / 'db'}?mode=ro", uri=True)) as other:
+        assert other.execute("SELECT id FROM pods").fetchall() == [("a",)]
+    use(tmp_path / "db", insert("b"))
+    assert log.stat().st_ino == kept.st_ino
+    assert use(tmp_path / "db", ids) == ["a", "b"]
+
+
+@pytest.mark.parametrize("log_is_there", [True, False])
+def test_a_kill_amid_a_close_loses_nothing(tmp_path, log_is_there):
+    """Either the log is still there, and counts, or all of it is in the file."""
+    use(tmp_path / "db", insert("a"))
+
+    async def copy_open_files(database):
+        await insert("b")(database)
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{tmp_path / 'db'}{suffix}", f"{tmp_path / 'copy'}{suffix}")
+
+    use(tmp_path / "db", copy_open_files)
+    if log_is_there:
+        os.link(tmp_path / "copy-wal", tmp_path / "copy-kept")
+        path = tmp_path / "copy"
+    else:
+        (tmp_path / "copy-wal").rename(tmp_path / "db-kept")  # with its header: older than the file
+        (tmp_path / "db-wal").unlink()
+        path = tmp_path / "db"
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("DELETE FROM pods WHERE id = 'a'")
+    assert use(path, ids) == (["a", "b"] if log_is_there else ["b"])
+    assert not path.with_name(f"{path.name}-kept").exists()
 
 
 @pytest.mark.parametrize("content", [b"this is no database at all, but long enough to be one" * 20])
