@@ -1,15 +1,35 @@
-"""The programs of OCI runtimes, as anything but noded must call them on this machine."""
+"""Programs that are measured, and those that do the work: Python and the OCI runtimes."""
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 from noded.runtimes.wrapper import wrapper_script
 
+_SYSTEM_PYTHON = "/usr/bin/python3"
 _UNIFIED = Path("/sys/fs/cgroup/unified/cgroup.controllers")
 RUNTIMES = ("runc", "crun")
+
+
+@functools.cache
+def interpreter() -> str:
+    """The system's Python, which the packages run noded with, where it takes this environment's modules.
+
+    Builds differ: the optimised one of a distribution takes 10 to 15 % less CPU for Python code than a plain
+    one of the same version.
+    """
+    query = [_SYSTEM_PYTHON, "-IS", "-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return sys.executable
+    return _SYSTEM_PYTHON if said == sysconfig.get_config_var("SOABI") else sys.executable
 
 
 def installed() -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench import plot
+from tests.bench.programs import interpreter
 from tests.bench.results import Results
 from tests.bench.targets import Verdict, verdicts
 from tests.support.daemon import REPOSITORY
@@ -88,14 +89,14 @@ def machine() -> str:
         text=True,
         check=False,
     ).stdout.strip()
-    versions = [f"Python {platform.python_version()}", f"Linux {platform.release()}"]
-    for program in ("containerd", "runc", "crun", "conmon"):
+    versions = [f"Linux {platform.release()}"]
+    for program in (interpreter(), "containerd", "runc", "crun", "conmon"):
         try:
             said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
         except FileNotFoundError:
             continue
         words = said.splitlines()[0].split() if said else []
-        versions.append(f"{program} {next((w for w in words if w[:1].isdigit()), '?')}")
+        versions.append(f"{Path(program).name} {next((w for w in words if w[:1].isdigit()), '?')}")
     load = os.getloadavg()[0]
     return f"commit {commit}, {os.cpu_count()} CPUs, load {load:.1f} at the end, {', '.join(versions)}"
 

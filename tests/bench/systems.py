@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import grpc
 
 from tests.bench.account import Account
-from tests.bench.programs import installed, runtime_program
+from tests.bench.programs import installed, interpreter, runtime_program
 from tests.support import cni
 from tests.support.cri_client import Cri
 from tests.support.daemon import REPOSITORY, NodedDaemon
@@ -72,13 +72,13 @@ class Subject:
 
 
 class _Packaged(NodedDaemon):
-    """Started as the packages' launcher does it: without `site`, whose work is not noded's."""
+    """Started as the packages' launcher does it: by the system's Python, without `site`'s work."""
 
     def command(self) -> list[str]:
         paths = [str(REPOSITORY), *(str(path) for path in (REPOSITORY / "plugins").iterdir())]
         paths += [path for path in sys.path if path.endswith("-packages")]
         code = f"import sys; sys.path += {paths}; from noded.__main__ import main; main()"
-        return [sys.executable, "-IS", "-c", code, *super().command()[3:]]
+        return [interpreter(), "-IS", "-c", code, *super().command()[3:]]
 
 
 class Noded:
