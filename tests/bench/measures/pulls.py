@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from noded.images.unpack.compression import LayerStream
+from noded.images.unpack.limits import UnpackLimits
 from tests.bench.account import pss_bytes
 from tests.bench.bench import Bench, Factory, fresh_filesystem
 from tests.bench.images import large_layers
@@ -16,7 +20,7 @@ from tests.bench.results import rotated
 from tests.bench.systems import System
 from tests.bench.timing import timed
 from tests.support.cri_client import Cri
-from tests.support.images import build
+from tests.support.images import Image, build, sha256
 
 _FORMS = ((8, "gzip", 6), (8, "zstd", 3), (1, "gzip", 6), (1, "zstd", 3))
 _SAMPLE_SECONDS = 0.1
@@ -32,6 +36,7 @@ def run(bench: Bench) -> None:
         )
         reference = bench.registry.push(image, f"bench/{compression}{layers}", "1")
         case = _case(layers, compression)
+        _decode(bench, image, case)
         del image
         for number in range(counts.pull_rounds):
             for name, factory in rotated(bench.factories.items(), number):
@@ -82,6 +87,21 @@ def _peak(system: System) -> Iterator[list[int]]:
     finally:
         done.set()
         thread.join()
+
+
+def _decode(bench: Bench, image: Image, case: str) -> None:
+    """What every pull needs beside the copy: its blobs on disk, both digests of each, decompression."""
+    for _ in range(bench.counts.pull_rounds):
+        with timed(time.process_time) as lap:
+            for digest in image.layer_digests:
+                blob = image.blobs[digest]
+                assert sha256(blob) == digest
+                with tempfile.TemporaryFile(dir=bench.directory) as file:
+                    file.write(blob)
+                    file.seek(0)
+                    LayerStream(file.fileno(), UnpackLimits()).drain()
+        row = f"decompression, digests and blobs of {case}"
+        bench.results.add(row, "floor runc", lap.seconds, cpu_seconds=lap.cpu_seconds, unit="s")
 
 
 def _copy(bench: Bench, size: int) -> None:
