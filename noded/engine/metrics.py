@@ -41,6 +41,7 @@ class Counter:
         self._values: dict[Labels, float] = {} if family.labels else {(): 0.0}
 
     def add(self, *labels: str, amount: float = 1.0) -> None:
+        """Count an event, or `amount` of them."""
         self._values[labels] = self._values.get(labels, 0.0) + amount
 
     def lines(self) -> Iterator[str]:
@@ -58,6 +59,7 @@ class Histogram:
         self._sums: dict[Labels, float] = {}
 
     def observe(self, value: float, *labels: str) -> None:
+        """Count a value, in the unit of the bounds."""
         counts = self._counts.setdefault(labels, [0] * (len(self._bounds) + 1))
         counts[bisect_left(self._bounds, value)] += 1
         self._sums[labels] = self._sums.get(labels, 0.0) + value
@@ -92,6 +94,7 @@ class Metrics:
         self._families: dict[str, Counter | Histogram | Read] = {}
 
     def counter(self, name: str, help: str, *labels: str) -> Counter:
+        """Add a family that only grows; `labels` are its names of labels."""
         return self._add(Counter(Family(name, help, "counter", labels)))
 
     def histogram(
@@ -101,6 +104,7 @@ class Metrics:
         *labels: str,
         bounds: Sequence[float] = LATENCY_BUCKETS,
     ) -> Histogram:
+        """Add a family of observations; `bounds` in the unit of its name."""
         return self._add(Histogram(Family(name, help, "histogram", labels), bounds))
 
     def gauge(
@@ -110,6 +114,7 @@ class Metrics:
         *labels: str,
         read: Callable[[], Iterable[Sample]],
     ) -> Read:
+        """Add a family whose values are read when somebody asks."""
         return self._add(Read(Family(name, help, "gauge", labels), read))
 
     def total(

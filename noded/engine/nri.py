@@ -132,6 +132,7 @@ class Nri:
             )
 
     async def pod_updated(self, sandbox: PodSandbox) -> None:
+        """Tell plugins that the resources of a pod have changed."""
         if self.active:
             from noded.nri import events
 
@@ -235,6 +236,7 @@ class Nri:
             await self._tell(events.START, container.sandbox, container)
 
     async def started(self, container: Container) -> None:
+        """Tell plugins that a container runs."""
         if self.active:
             from noded.nri import events
 
@@ -266,6 +268,7 @@ class Nri:
         return to_oci(limits, swap_accounting=self._facts.swap_accounting), changed
 
     async def updated(self, container: Container) -> None:
+        """Tell plugins that the limits of a container have changed."""
         if self.active:
             from noded.nri import events
 

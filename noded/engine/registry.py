@@ -28,6 +28,7 @@ class Registry:
         self._container_keys: dict[ContainerKey, Container] = {}
 
     def add_sandbox(self, sandbox: PodSandbox) -> None:
+        """Enter a sandbox; one that is a debt lets a new one have its key."""
         self._sandboxes[sandbox.id] = sandbox
         if sandbox.record.intent is not SandboxIntent.OWED:
             self._sandbox_keys[sandbox.record.key] = sandbox
@@ -38,14 +39,17 @@ class Registry:
             del self._sandbox_keys[sandbox.record.key]
 
     def drop_sandbox(self, sandbox: PodSandbox) -> None:
+        """Forget a sandbox. Idempotent."""
         self.free_sandbox_key(sandbox)
         self._sandboxes.pop(sandbox.id, None)
 
     def add_container(self, container: Container) -> None:
+        """Enter a container."""
         self._containers[container.id] = container
         self._container_keys[container.record.key] = container
 
     def drop_container(self, container: Container) -> None:
+        """Forget a container. Idempotent."""
         self._containers.pop(container.id, None)
         if self._container_keys.get(container.record.key) is container:
             del self._container_keys[container.record.key]
@@ -104,9 +108,11 @@ class Registry:
         return max(now_ns, max(times, default=0) + 1)
 
     def sandbox_of_key(self, key: SandboxKey) -> PodSandbox | None:
+        """The sandbox that has this key, half-made ones too."""
         return self._sandbox_keys.get(key)
 
     def container_of_key(self, key: ContainerKey) -> Container | None:
+        """The container that has this key, half-made ones too."""
         return self._container_keys.get(key)
 
     def sandboxes(self) -> Iterator[PodSandbox]:
@@ -130,6 +136,7 @@ class Registry:
         ]
 
     def containers_of(self, sandbox: PodSandbox) -> list[Container]:
+        """The containers of a sandbox, half-made ones too."""
         return [one for one in self._containers.values() if one.sandbox is sandbox]
 
 

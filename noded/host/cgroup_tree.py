@@ -34,6 +34,7 @@ def tree(path: Path) -> list[Path]:
 
 
 def read_pids(directory: Path) -> set[int]:
+    """The processes of a cgroup, none when it is gone or threaded. Raises: by errno."""
     try:
         return cgroup_stats.parse_pids(read_small(directory / "cgroup.procs").decode())
     except FileNotFoundError:
@@ -124,5 +125,6 @@ def copy_cpuset(parent: Path, child: Path) -> None:
 
 
 def some(pids: Iterable[int]) -> str:
+    """The first pids of many, for a message."""
     listed = sorted(pids)
     return ", ".join(map(str, listed[:5])) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -126,6 +126,7 @@ def cloned(source: Path, what: str, *, recursive: bool) -> Iterator[int]:
 
 
 def set_attributes(tree: int, attributes: MountAttr, what: str, *, recursive: bool) -> None:
+    """mount_setattr(2) on a detached mount. Raises: by errno; `what` begins the message."""
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     size = ctypes.sizeof(attributes)
     try:
@@ -135,6 +136,7 @@ def set_attributes(tree: int, attributes: MountAttr, what: str, *, recursive: bo
 
 
 def attach(tree: int, target: Path, what: str) -> None:
+    """move_mount(2) of a detached mount to `target`. Raises: by errno; `what` begins the message."""
     try:
         libc.system_call(
             libc.SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH

@@ -50,6 +50,7 @@ class Lifeline:
             self._close_if_free()
 
     def cut(self) -> None:
+        """Shut the connection down, so that whoever waits for it gets an error now."""
         with self._lock:
             if self._sock is not None:
                 try:

@@ -54,6 +54,8 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Device:
+    """CRI `Device`; permissions are letters of "rwm"."""
+
     container_path: str
     host_path: str
     permissions: str

@@ -15,6 +15,8 @@ class CgroupMode(StrEnum):
 
 
 class CgroupDriver(StrEnum):
+    """Who makes cgroups: noded by itself, or systemd when asked."""
+
     CGROUPFS = "cgroupfs"
     SYSTEMD = "systemd"
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 class SandboxIntent(StrEnum):
+    """How far a sandbox is to be, as its record says."""
+
     CREATING = "creating"  # the ladder is being climbed; unwound after a crash
     READY = "ready"
     STOPPING = "stopping"  # being taken down; a failed step is retried
@@ -34,6 +36,8 @@ class SandboxIntent(StrEnum):
 
 
 class ContainerIntent(StrEnum):
+    """How far a container is to be, as its record says."""
+
     CREATING = "creating"
     CREATED = "created"
     STARTED = "started"

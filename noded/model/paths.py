@@ -73,6 +73,7 @@ class Layout:
         return self.root / "restores" / container_id
 
     def pod(self, sandbox_id: str) -> Path:
+        """What belongs to a sandbox and is gone after a reboot."""
         return self.state / "pods" / sandbox_id
 
     def namespace_pin(self, sandbox_id: str, kind: str) -> Path:
@@ -82,12 +83,15 @@ class Layout:
         return self.pod(sandbox_id) / "ns" / kind
 
     def infra_bundle(self, sandbox_id: str) -> Path:
+        """Bundle of the sandbox's own container, of runtimes that have one."""
         return self.pod(sandbox_id) / "infra"
 
     def bundle(self, container_id: str) -> Path:
+        """OCI bundle of a container."""
         return self.state / "containers" / container_id
 
     def rootfs(self, container_id: str) -> Path:
+        """Where the root file system of a container is mounted."""
         return self.bundle(container_id) / "rootfs"
 
     @property
@@ -96,10 +100,12 @@ class Layout:
         return self.state / "seccomp"
 
     def seccomp_listener(self, container_id: str) -> Path:
+        """Socket to which the runtime sends the descriptor of a filter."""
         # Half of the id: a socket's path has 107 bytes at most.
         return self.seccomp / f"{container_id[:32]}.sock"
 
     def seccomp_report(self, container_id: str) -> Path:
+        """What the holder of a filter has seen."""
         return self.seccomp / f"{container_id[:32]}.json"
 
     def seccomp_told(self, container_id: str) -> Path:

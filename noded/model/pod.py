@@ -67,6 +67,8 @@ class IDMapping:
 
 @dataclass(frozen=True, slots=True)
 class UserNamespace:
+    """CRI `UserNamespace`; mappings only with POD."""
+
     mode: NamespaceMode = NamespaceMode.POD
     uids: tuple[IDMapping, ...] = ()
     gids: tuple[IDMapping, ...] = ()
@@ -74,6 +76,8 @@ class UserNamespace:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceOptions:
+    """CRI `NamespaceOption`; `target_id` is a container, only with TARGET."""
+
     network: NamespaceMode = NamespaceMode.POD
     pid: NamespaceMode = NamespaceMode.POD
     ipc: NamespaceMode = NamespaceMode.POD
@@ -91,6 +95,8 @@ class SecurityProfile:
 
 @dataclass(frozen=True, slots=True)
 class SELinuxOptions:
+    """CRI `SELinuxOption`; "" = not set."""
+
     user: str = ""
     role: str = ""
     type: str = ""
@@ -99,6 +105,8 @@ class SELinuxOptions:
 
 @dataclass(frozen=True, slots=True)
 class HugepageLimit:
+    """CRI `HugepageLimit`; the size as the kernel writes it, e.g. "2MB"."""
+
     page_size: str
     limit_bytes: int
 
@@ -121,6 +129,8 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class DNSConfig:
+    """CRI `DNSConfig`; without any of it the pod has the node's."""
+
     servers: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -128,6 +138,8 @@ class DNSConfig:
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:
+    """CRI `PortMapping`; host_port 0 = none, host_ip "" = every address of the node."""
+
     protocol: PortProtocol
     container_port: int
     host_port: int

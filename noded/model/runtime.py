@@ -40,6 +40,8 @@ class RuntimeFeatures:
 
 
 class TaskState(StrEnum):
+    """What a runtime says of a task; MISSING when it knows none."""
+
     MISSING = "missing"
     CREATED = "created"
     RUNNING = "running"

@@ -46,6 +46,7 @@ class LayerStream:
         self.blob_bytes = 0
 
     def chunk(self) -> bytes:
+        """The next decompressed bytes, b"" at the end. Raises: LayerFault, also beyond the limits."""
         if self._ended:
             return b""
         if self._next is None:

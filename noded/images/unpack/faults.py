@@ -26,8 +26,10 @@ class LayerFault(Exception):
 
 
 def corrupt(message: str) -> LayerFault:
+    """A layer that is not what it should be, whoever reads it."""
     return LayerFault(CORRUPT, message)
 
 
 def refused(message: str) -> LayerFault:
+    """A layer that is readable, but must not be unpacked."""
     return LayerFault(REFUSED, message)

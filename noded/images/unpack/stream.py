@@ -46,6 +46,7 @@ class ByteStream:
         return self._view[start:end]
 
     def skip(self, size: int) -> None:
+        """Pass over bytes. Raises: LayerFault when there are fewer."""
         end = self._position + size
         if end <= self._end:
             self._position = end
@@ -54,6 +55,7 @@ class ByteStream:
             size -= len(self.piece(size))
 
     def at_end(self) -> bool:
+        """Whether there is no byte left; may read."""
         return self._position == self._end and not self._refill()
 
     def _refill(self) -> bool:
