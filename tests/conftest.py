@@ -118,6 +118,15 @@ def counts() -> Any:
     return lambda ci, full: full if full_counts() else ci
 
 
+@pytest.fixture
+def subreaper() -> Iterator[None]:
+    """This process gets orphans as its children, as noded does, until the test has ended."""
+    from tests.support.processes import subreaper
+
+    with subreaper():
+        yield
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A real registry for the whole session. Push under names of the test's own."""

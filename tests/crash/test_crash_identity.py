@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -17,7 +16,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from noded.host import libc
 from tests.crash.faults import FaultyDaemon
 from tests.crash.small_disk import DaemonOnSmallDisk
 from tests.crash.world import World
@@ -27,16 +25,9 @@ pytestmark = [pytest.mark.root, pytest.mark.long]
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 END_SECONDS = 20.0
 DISK_MEGABYTES = 64
 TRIES = 200  # another process of this namespace may take the number first
-
-
-@pytest.fixture(autouse=True)
-def no_subreaper() -> None:
-    """The end of a process frees its number, also where earlier tests made this one the reaper of orphans."""
-    libc.call("prctl", ctypes.c_int(PR_SET_CHILD_SUBREAPER), *(ctypes.c_ulong(0) for _ in range(4)))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from noded.config import Config
 from noded.host.cgroups import Cgroups
 from noded.host.facts import collect
 from noded.host.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
-from noded.host.processes import become_subreaper, children_of, start_time
+from noded.host.processes import children_of, start_time
 from noded.model.paths import Layout
 from noded.model.pod import PodConfig, SandboxKey
 from noded.model.runtime import RuntimeHost, SandboxRef, TaskCreate, TaskRef
@@ -131,8 +131,7 @@ class Bundles:
 
 
 def scratch_host(directory: Path) -> RuntimeHost:
-    """This host, with the directories of a daemon below `directory`; from now on orphans are ours."""
-    become_subreaper()
+    """This host, with the directories of a daemon below `directory`. Monitors need `subreaper`, too."""
     return RuntimeHost(collect(Config()), Layout(root=directory / "root", state=directory / "state"))
 
 

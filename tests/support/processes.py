@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import select
@@ -13,6 +14,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import IO
+
+from noded.host import libc
+from noded.host.processes import become_subreaper
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """Get orphaned descendants as children, and not any more at the end: later tests count theirs."""
+    become_subreaper()
+    try:
+        yield
+    finally:
+        libc.call("prctl", ctypes.c_int(_PR_SET_CHILD_SUBREAPER), *(ctypes.c_ulong(0) for _ in range(4)))
 
 
 def read_until(

@@ -62,7 +62,7 @@ class Driver(Bundles):
 
 
 @pytest.fixture(params=[RUNC, CRUN], ids=lambda quirks: quirks.program)
-def driver(request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path) -> Iterator[Driver]:
+def driver(request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path, subreaper: None) -> Iterator[Driver]:
     """A handler; at the end no process, descriptor, cgroup or child of its tasks may be left."""
     need_programs(request.param.program, "conmon")
     made = Driver(

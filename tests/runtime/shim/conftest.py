@@ -111,7 +111,7 @@ class Driver(Bundles):
 
 
 @pytest.fixture
-def driver(tmp_path: Path, rootfs: Path) -> Iterator[Driver]:
+def driver(tmp_path: Path, rootfs: Path, subreaper: None) -> Iterator[Driver]:
     """The runc shim; at the end no process, descriptor, cgroup, mount or file of its pod may be left."""
     need_programs("containerd-shim-runc-v2", "runc")
     made = Driver(host=scratch_host(tmp_path), rootfs=rootfs, prefix=f"nodedtest{secrets.token_hex(4)}")

@@ -70,9 +70,9 @@ def test_the_end_of_a_container_is_forgotten_after_the_plugins_have_left() -> No
     gone = container()
     world = SimpleNamespace(
         _nri=nri,
-        _registry=SimpleNamespace(container_of_key=lambda key: gone, drop_container=lambda one: None),
+        _registry=SimpleNamespace(container_of_key=lambda key: gone),
         _ladder=SimpleNamespace(rungs=()),
-        _images=None,
+        _drop=lambda one: None,
     )
 
     async def main() -> None:

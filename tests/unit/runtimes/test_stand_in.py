@@ -86,11 +86,7 @@ def end_of(identity: ProcessIdentity) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-@pytest.fixture(autouse=True)
-def subreaper():
-    from noded.host.processes import become_subreaper
-
-    become_subreaper()
+pytestmark = pytest.mark.usefixtures("subreaper")
 
 
 def test_the_stand_in_starts_when_told_and_ends_with_the_containers_code(world):

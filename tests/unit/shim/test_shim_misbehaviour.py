@@ -25,7 +25,7 @@ from noded.errors import (
     PermissionDenied,
     Unavailable,
 )
-from noded.host.processes import ProcessIdentity, become_subreaper, children_of
+from noded.host.processes import ProcessIdentity, children_of
 from noded.model.extension import Finding
 from noded.model.host import CgroupDriver, CgroupMode, HostFacts
 from noded.model.paths import Layout
@@ -181,9 +181,8 @@ def pids_mentioning(text: str) -> list[int]:
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subreaper: None) -> Iterator[Fake]:
     """At the end no process, descriptor or file of the shim may be left."""
-    become_subreaper()
     monkeypatch.setattr(shim_service, "PROBE_SECONDS", 0.5)
     monkeypatch.setattr(shim_service, "CALL_SECONDS", 0.5)
     monkeypatch.setattr(shim_teardown, "_SHUTDOWN_SECONDS", 0.5)
