@@ -150,7 +150,7 @@ class Checker:
     ) -> str | None:
         if not places.attachments(name):
             return f"use-sigstore-attachments is not set for it in {self._registries_d}"
-        seen = "none attached to it in the registry"
+        seen = "none attached to it in the registry; bundles, cosign 3's default, are not read"
         for digest in digests:
             for attachment in await self._attachments.find(sources, digest):
                 if not is_signed_by(attachment, keys):
