@@ -129,7 +129,7 @@ def _load(
         types = call_within(
             _TYPES_SECONDS, lambda: _runtime_types(manager, point.name), "noded_runtime_types"
         )
-    except BaseException as error:
+    except BaseException as error:  # sys.exit() of a module, too; in this worker thread it ends nothing
         if manager.has_plugin(point.name):
             manager.unregister(name=point.name)
         return broken(reason(error))

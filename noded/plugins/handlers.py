@@ -62,7 +62,7 @@ def open_handler(plugins: PluginSet, config: HandlerConfig, host: RuntimeHost) -
         )
     except NodedError as error:
         return _unavailable(closed, str(error))
-    except BaseException as error:
+    except BaseException as error:  # sys.exit() of a plugin, too, as in `discover`
         return _unavailable(closed, f"{plugin.distribution} could not open it: {reason(error)}")
     return Handler(
         config.name,

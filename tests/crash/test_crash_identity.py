@@ -21,7 +21,7 @@ from tests.crash.small_disk import DaemonOnSmallDisk
 from tests.crash.world import World
 from tests.support.processes import monitors
 
-pytestmark = [pytest.mark.root, pytest.mark.long]
+pytestmark = pytest.mark.root
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

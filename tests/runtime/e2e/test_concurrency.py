@@ -15,7 +15,7 @@ from noded.cli import main as command
 from tests.support.cni import WatchedPlugin
 from tests.support.documents import documented
 
-pytestmark = [pytest.mark.root, pytest.mark.long]
+pytestmark = pytest.mark.root
 
 
 def one_pod_life(daemon, cri, image: str, handler: str) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.e2e.conftest import HOST
 from tests.support.daemon import NodedDaemon
+from tests.support.unseen_exit import assert_told_truly
 
 pytestmark = pytest.mark.root
 
@@ -91,28 +90,7 @@ def test_lists_are_answered_before_the_core_is_there(tmp_path, pushed):
 
 
 def test_an_exit_while_the_daemon_was_down_is_told_truly(daemon, cri, busybox, tmp_path):
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    config = daemon.pod_config(cri)
-    pod = cri.run_pod(config)
-    main = cri.container_config(
-        "main", busybox, ["/bin/sh", "-c", "read line </gate/gate; exit 42"], mounts=[(tmp_path, "/gate")]
-    )
-    container = cri.run_container(pod, main, config)
-    info = json.loads(cri.verbose_status(container).info["info"])
-    process = os.pidfd_open(info["pid"])
-    daemon.kill()
-    released = time.time_ns()
-    gate.write_text("go\n")
-    import select
-
-    assert select.select([process], [], [], 10)[0]
-    os.close(process)
-    ended = time.time_ns()
-    daemon.start()
-    status = cri.wait_exited(container)
-    assert status.exit_code == 42
-    assert released - 10**9 <= status.finished_at <= ended + 10**9
+    assert_told_truly(daemon, cri, busybox, "runc", tmp_path)
 
 
 def test_a_restart_by_sigterm_ends_with_status_zero_and_keeps_pods(daemon, cri, busybox):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from tests.support.cri_client import Cri
 from tests.support.daemon import NodedDaemon
 from tests.support.oracle import Oracle
 from tests.support.registry import Registry
+from tests.support.unseen_exit import assert_told_truly
 
 HOST = "registry.example"
 HANDLERS = {
@@ -146,25 +146,7 @@ def test_a_live_pod_survives_a_restart_of_the_daemon(daemon, cri, busybox, oracl
 
 
 def test_an_exit_while_the_daemon_was_down_is_told_truly(daemon, cri, busybox, tmp_path):
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    config = daemon.pod_config(cri)
-    pod = cri.run_pod(config, "shim")
-    main = cri.container_config(
-        "main", busybox, ["/bin/sh", "-c", "read line </gate/gate; exit 42"], mounts=[(tmp_path, "/gate")]
-    )
-    container = cri.run_container(pod, main, config)
-    process = os.pidfd_open(json.loads(cri.verbose_status(container).info["info"])["pid"])
-    daemon.kill()
-    released = time.time_ns()
-    gate.write_text("go\n")
-    assert select.select([process], [], [], 10)[0]
-    os.close(process)
-    ended = time.time_ns()
-    daemon.start()
-    status = cri.wait_exited(container)
-    assert status.exit_code == 42
-    assert released - 10**9 <= status.finished_at <= ended + 10**9
+    assert_told_truly(daemon, cri, busybox, "shim", tmp_path)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
