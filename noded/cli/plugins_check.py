@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from noded import logs, settings
@@ -28,7 +29,9 @@ def check(arguments: argparse.Namespace) -> int:
         known = ", ".join(sorted(handler.name for handler in config.runtimes))
         raise NotFound(f"no handler {arguments.name!r} in {arguments.config}; handlers: {known}")
     if importlib.util.find_spec("pytest") is None:
-        raise FailedPrecondition("the acceptance suite needs pytest: pip install pytest")
+        # noded's packages run without the system's modules (python3 -S).
+        target = "--target /usr/local/lib/noded " if sys.flags.no_site else ""
+        raise FailedPrecondition(f"the acceptance suite needs pytest: pip install {target}pytest")
     if os.geteuid() != 0:
         raise PermissionDenied("the acceptance suite makes pods: run it as root")
     found = next(handler for handler in look(config).handlers if handler.name == arguments.name)
