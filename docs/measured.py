@@ -22,12 +22,12 @@ SHOWN = (
     ("pull of 8 zstd layers, CPU", "pull, 8 zstd layers", True),
     ("pull of an image that is present", "pull of a present image, 8 gzip layers", False),
     ("list of 20 containers, CPU", "ListContainers, 20 containers", True),
-    ("statistics of 200 containers", "ListContainerStats, 200 containers", False),
+    ("statistics of 500 containers", "ListContainerStats, 500 containers", False),
     ("idle CPU with 50 pods", "idle CPU, 50 pods, per minute", False),
     ("memory of the idle daemon", "PSS of daemon, idle", False),
     ("memory of the daemon with 20 pods", "PSS of daemon, 20 pods", False),
     ("memory beside the daemon, per pod", "PSS of helpers per pod, 20 pods", False),
-    ("restart until the first correct list, 50 pods", "restart to first correct list, 50 pods", False),
+    ("restart until the first correct list, 100 pods", "restart to first correct list, 100 pods", False),
 )
 _CELL = re.compile(r"(?P<median>[0-9.]+)(?: \([^)]*?(?:(?P<cpu>[0-9.]+) ms CPU)?\))?")
 

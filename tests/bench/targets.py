@@ -20,11 +20,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target in one run."""
+    """A target in one run. `floor`: the ratio of the bare programs to the same peer, None when unknown."""
 
     target: Target
     row: str
     ratio: float
+    floor: float | None = None
 
     @property
     def met(self) -> bool:
@@ -73,5 +74,9 @@ def verdicts(results: Results) -> list[Verdict]:
                 continue
             ratio = results.ratio(row, target.subject, target.against, cpu=target.cpu)
             if ratio is not None and "peak" not in row:
-                found.append(Verdict(target, row, ratio))
+                bare = f"floor {target.subject.split()[-1]}"
+                floor = None
+                if target.against != bare:
+                    floor = results.ratio(row, bare, target.against, cpu=target.cpu)
+                found.append(Verdict(target, row, ratio, floor))
     return found
