@@ -95,13 +95,15 @@ class CadvisorServer:
             return Reply(404, f"can't find the container with id {found[1]}\n")
 
     def _container(self, identity: str) -> dict[str, Any]:
+        # The cgroup is seen before the creation has ended. A pid that is 0 still is asked for again; what is
+        # not found is not, for a minute.
         try:
-            return self._of_container(self._containers.view(identity))
+            return self._of_container(self._containers.peek(identity))
         except NotFound:
-            return self._of_sandbox(self._sandboxes.view(identity))
+            return self._of_sandbox(self._sandboxes.peek(identity))
 
     def _of_container(self, view: ContainerView) -> dict[str, Any]:
-        pod = self._sandboxes.view(view.sandbox_id)
+        pod = self._sandboxes.peek(view.sandbox_id)
         bundle = dict(view.info).get("bundle", "")
         return {
             "name": _name(view.config.name, pod, view.config.attempt),

@@ -88,6 +88,10 @@ class Containers:
         """The view of a container by id or unique prefix. Raises NotFound."""
         return self._registry.container(name).view
 
+    def peek(self, identity: str) -> ContainerView:
+        """By full id, also while it is being created; no client is taken to know it. Raises NotFound."""
+        return self._registry.peek_container(identity)
+
     def views(self) -> Collection[ContainerView]:
         """The views of all containers that clients may see."""
         return [container.view for container in self._registry.containers() if container.visible]

@@ -11,7 +11,7 @@ from noded.errors import InvalidArgument, NotFound
 from noded.model.container import ContainerKey
 from noded.model.lifecycle import SandboxIntent
 from noded.model.pod import SandboxKey
-from noded.model.views import ContainerView
+from noded.model.views import ContainerView, SandboxView
 
 T = TypeVar("T")
 
@@ -83,6 +83,17 @@ class Registry:
         found.claim.named = True
         return found
 
+    def peek_sandbox(self, identity: str) -> SandboxView:
+        """The view by full id, of hidden and half-made ones too; no sign that a client knows the id.
+
+        Raises: NotFound.
+        """
+        return _exact(self._sandboxes, identity, "pod sandbox").view
+
+    def peek_container(self, identity: str) -> ContainerView:
+        """The same of a container."""
+        return _exact(self._containers, identity, "container").view
+
     def holds(self, sandbox: PodSandbox) -> bool:
         """Whether this very object is still here, hidden or not."""
         return self._sandboxes.get(sandbox.id) is sandbox
@@ -138,6 +149,13 @@ class Registry:
     def containers_of(self, sandbox: PodSandbox) -> list[Container]:
         """The containers of a sandbox, half-made ones too."""
         return [one for one in self._containers.values() if one.sandbox is sandbox]
+
+
+def _exact(objects: Mapping[str, T], identity: str, kind: str) -> T:
+    try:
+        return objects[identity]
+    except KeyError:
+        raise NotFound(f"{kind} {identity!r} does not exist") from None
 
 
 def _find(objects: Mapping[str, T], name: str, field: str) -> T | None:

@@ -89,6 +89,10 @@ class Sandboxes:
         """The view of a sandbox by id or unique prefix. Raises NotFound."""
         return self._registry.sandbox(name).view
 
+    def peek(self, identity: str) -> SandboxView:
+        """By full id, also while it is being created; no client is taken to know it. Raises NotFound."""
+        return self._registry.peek_sandbox(identity)
+
     def views(self) -> Collection[SandboxView]:
         """The views of all sandboxes that clients may see."""
         return [sandbox.view for sandbox in self._registry.sandboxes() if sandbox.visible]

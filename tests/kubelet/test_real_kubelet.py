@@ -172,7 +172,7 @@ def test_a_pod_with_hooks_probes_and_volumes_gets_ready_and_leaves_no_trace(
 
 
 def test_a_container_that_ends_is_started_again_with_back_off(node: Node) -> None:
-    daemon, kubelet = node.daemon, node.kubelet
+    kubelet = node.kubelet
     kubelet.put(pod("failing", container("main", "echo failing > /dev/termination-log; exit 7")))
 
     def restarted() -> dict[str, Any]:

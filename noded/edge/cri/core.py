@@ -77,6 +77,10 @@ class Sandboxes(Protocol):
         """Raises: NotFound."""
         ...
 
+    def peek(self, identity: str) -> SandboxView:
+        """By full id, also while it is being created. Raises: NotFound."""
+        ...
+
     def views(self) -> Collection[SandboxView]: ...
 
 
@@ -93,6 +97,10 @@ class Containers(Protocol):
 
     def view(self, id_or_prefix: str) -> ContainerView:
         """Raises: NotFound."""
+        ...
+
+    def peek(self, identity: str) -> ContainerView:
+        """By full id, also while it is being created. Raises: NotFound."""
         ...
 
     def views(self) -> Collection[ContainerView]: ...

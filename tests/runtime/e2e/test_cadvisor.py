@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,40 @@ def test_a_crio_that_is_there_is_not_pushed_aside(tmp_path, pushed):
             assert cri.pods() == []
             assert "another program listens" in running.log.read_text()
             assert path.exists()
+
+
+_ASK = """\
+import json, socket, sys
+state = json.load(sys.stdin)
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[1])
+    request = f"GET /containers/{state['id']} HTTP/1.1", "Host: crio", "Connection: close", "", ""
+    client.sendall("\\r\\n".join(request).encode())
+    answer = b"".join(iter(lambda: client.recv(65536), b""))
+with open(sys.argv[2], "ab") as seen:
+    seen.write(answer.partition(b"\\r\\n\\r\\n")[2] + b"\\n")
+"""
+
+
+def test_a_container_is_known_to_cadvisor_as_soon_as_its_cgroup_is_there(tmp_path, pushed, busybox):
+    hooks, seen, script = tmp_path / "hooks", tmp_path / "seen", tmp_path / "ask.py"
+    hooks.mkdir()
+    script.write_text(_ASK)
+    made = NodedDaemon(tmp_path, mirrors={HOST: pushed.host}, insecure=[pushed.host])
+    path = made.state / "crio.sock"
+    made.settings |= {"compat": {"cadvisor": True, "cadvisor_socket": path}, "hooks_dirs": [hooks]}
+    # Asks while the runtime creates the container: its cgroup is there, the creation has not been answered.
+    program = {"path": sys.executable, "args": ["python", str(script), str(path), str(seen)], "timeout": 20}
+    document = {
+        "version": "1.0.0", "hook": program, "when": {"always": True}, "stages": ["createRuntime"],
+    }  # fmt: skip
+    (hooks / "ask.json").write_text(json.dumps(document))
+    with made as running, running.client() as cri:
+        cri.pull(busybox)
+        pod = running.pod_config(cri)
+        sandbox = cri.run_pod(pod)
+        config = cri.container_config("main", busybox, ["sleep", "1000"], labels={"of": "main"})
+        cri.run_container(sandbox, config, pod)
+        answers = [json.loads(line) for line in seen.read_text().splitlines()]
+    assert answers[-1]["labels"] == {"of": "main"}
+    assert all(typed(one, CONTAINER)["pid"] == 0 for one in answers)
