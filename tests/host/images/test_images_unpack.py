@@ -26,6 +26,7 @@ import trio.testing
 import zstandard
 
 from noded.errors import DataLoss, InvalidArgument, NodedError, ResourceExhausted
+from noded.images.filesystem import tree_size
 from noded.images.unpack.client import Unpacker, ZygoteDied
 from noded.images.unpack.limits import UnpackLimits, UnpackReport
 from noded.model.image import Image
@@ -194,6 +195,7 @@ def test_the_accounted_disk_use_is_what_du_counts(tmp_path: Path) -> None:
         ).stdout.split()[0]
     )
     assert report.used_inodes == inodes
+    assert report.length_bytes == tree_size(tmp_path / "out").length_bytes > 20 << 20
 
 
 def umoci(image: Image, blobs: Mapping[str, bytes], directory: Path) -> None:
@@ -593,6 +595,7 @@ def test_later_entries_replace_earlier_ones(tmp_path: Path) -> None:
     assert [(out / name).read_bytes() for name in ("d", "f", "s")] == [b"file", b"22", b"s"]
     assert stat.S_IMODE((out / "t").stat().st_mode) == 0o711
     assert report.used_inodes == 5
+    assert report.length_bytes == len(b"file22s")
 
 
 def test_a_hard_link_keeps_file_capabilities(tmp_path: Path) -> None:
