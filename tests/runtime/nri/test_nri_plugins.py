@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
 import time
@@ -146,10 +147,15 @@ def test_what_a_plugin_wants_of_an_update_counts(plugin, cri, pod):
     assert cri.status(container).resources.linux.cpu_shares == 999
 
 
-def test_a_plugin_updates_and_evicts_containers_unasked(plugin, cri, pod):
+def test_a_plugin_updates_and_evicts_containers_unasked(plugin, cri, pod, tmp_path):
     one = plugin()
     one.connect()
-    container = run(cri, pod, command=["/bin/sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done"])
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    script = "trap 'exit 9' TERM; echo >/gate/ready; while :; do sleep 0.1; done"
+    config = cri.container_config("main", IMAGE, ["/bin/sh", "-c", script], mounts=[(tmp_path, "/gate")])
+    container = cri.run_container(pod[0], config, pod[1])
+    assert ready.read_text() == "\n"  # before, it would not hear the signal
     change = one.pb.ContainerUpdate(container_id=container)
     change.linux.resources.cpu.shares.value = 555
     missing = one.pb.ContainerUpdate(container_id="f" * 64, linux=change.linux)
