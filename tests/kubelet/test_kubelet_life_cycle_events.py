@@ -138,3 +138,17 @@ def test_the_status_of_a_pod_carries_its_containers_and_the_time_it_was_true(kub
     answer = kubelet.call("PodSandboxStatus", pod_sandbox_id=sandbox)
     assert [one.id for one in answer.containers_statuses] == [kubelet.newest(mine).id]
     assert answer.timestamp >= answer.containers_statuses[0].started_at > 0
+
+
+def test_the_statuses_of_a_pod_s_containers_come_newest_first(kubelet, pod, cri):
+    """With events kubelet takes the first of a name for its latest attempt, and would create that one again."""
+    mine = pod("sh", "-c", "exit 3")
+    with Follower(cri) as follower:
+        for _ in range(3):
+            kubelet.sync(mine)
+            cri.wait_exited(kubelet.newest(mine).id)
+        last = follower.take(2 + 3 * 3 - 1)[-1]
+    sandbox = kubelet.pod_status(mine.uid)[0][0].id
+    answer = kubelet.call("PodSandboxStatus", pod_sandbox_id=sandbox)
+    for message in (answer, last):
+        assert [one.metadata.attempt for one in message.containers_statuses] == [2, 1, 0]

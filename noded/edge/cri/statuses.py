@@ -65,8 +65,13 @@ class Statuses:
         return self._statuses.of(view)
 
     def records(self, field: int, views: Iterable[ContainerView]) -> bytes:
-        """ContainerStatus messages as the repeated field `field` of another message."""
-        return b"".join(record(field, self.container(view)) for view in views)
+        """ContainerStatus messages as the repeated field `field` of another message, newest first.
+
+        With EventedPLEG kubelet takes the first of a name for its latest attempt (kuberuntime_manager.go,
+        GetPodStatus): with an older one first it would create attempts anew that have run.
+        """
+        newest = sorted(views, key=lambda view: view.created_at_ns, reverse=True)
+        return b"".join(record(field, self.container(view)) for view in newest)
 
     def _encode_container(self, view: ContainerView) -> bytes:
         return encode(encode_container.status(view, self._image_id))

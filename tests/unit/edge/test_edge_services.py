@@ -511,7 +511,7 @@ def test_a_client_that_reads_no_events_is_cut_off_and_told_so(serve, stubs):
             assert event.container_id == "01" * 32
             assert event.container_event_type == stubs.cri.CONTAINER_DELETED_EVENT
             assert event.pod_sandbox_status.metadata.uid == "uid1"
-            assert [one.id for one in event.containers_statuses] == ["01" * 32, "02" * 32]
+            assert [one.id for one in event.containers_statuses] == ["02" * 32, "01" * 32]
             again.cancel()
 
     asyncio.run(main())
