@@ -147,7 +147,7 @@ def test_a_pod_with_hooks_probes_and_volumes_gets_ready_and_leaves_no_trace(
                 livenessProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 2, "initialDelaySeconds": 1},
                 resources={"limits": {"cpu": "200m", "memory": "64Mi"}},
             ),
-            container("web", "nc -lk -p 8080 -e true & " + FOREVER),
+            container("web", "httpd -p 8080 -h /; " + FOREVER),
             initContainers=[
                 container(
                     "first",
@@ -228,7 +228,7 @@ def test_a_container_that_is_killed_is_seen_and_replaced(node: Node) -> None:
 
 def test_streams_and_logs_pass_through_kubelet(node: Node) -> None:
     kubelet = node.kubelet
-    kubelet.put(pod("streams", container("main", "echo said; nc -lk -p 8080 -e cat & " + FOREVER)))
+    kubelet.put(pod("streams", container("main", "echo said; httpd -p 8080 -h /; " + FOREVER)))
     ready(kubelet, "streams")
     of_pod = f"default/streams-{real_kubelet.NODE}"
     with closing(
@@ -237,11 +237,11 @@ def test_streams_and_logs_pass_through_kubelet(node: Node) -> None:
         )
     ) as stream:
         stream.send_binary(b"\0there and back")
-        assert stdout_of(stream, len(b"there and back")) == b"there and back"
+        assert stdout_of(stream, len("there and back")) == b"there and back"
     with closing(kubelet.open_stream(f"/portForward/{of_pod}", "v4.channel.k8s.io", port=8080)) as stream:
-        stream.send_binary(b"\0through the port")
-        head = (8080).to_bytes(2, "little")  # begins each of the two channels
-        assert stdout_of(stream, 2 + len("through the port"), channel=0) == head + b"through the port"
+        stream.send_binary(b"\0GET /bin/none HTTP/1.0\r\n\r\n")
+        head = (8080).to_bytes(2, "little") + b"HTTP/1.0 404"  # the port begins each of the two channels
+        assert stdout_of(stream, len(head), channel=0).startswith(head)
     context = ssl._create_unverified_context()
     url = f"https://127.0.0.1:{kubelet.port}/containerLogs/{of_pod}/main"
     with urllib.request.urlopen(url, context=context, timeout=30) as answer:
