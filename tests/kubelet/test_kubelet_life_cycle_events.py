@@ -141,7 +141,7 @@ def test_the_status_of_a_pod_carries_its_containers_and_the_time_it_was_true(kub
 
 
 def test_the_statuses_of_a_pod_s_containers_come_newest_first(kubelet, pod, cri):
-    """With events kubelet takes the first of a name for its latest attempt, and would create that one again."""
+    """With events kubelet takes the first of a name for its latest attempt, and would ask for that again."""
     mine = pod("sh", "-c", "exit 3")
     with Follower(cri) as follower:
         for _ in range(3):

@@ -240,7 +240,7 @@ def test_streams_and_logs_pass_through_kubelet(node: Node) -> None:
         assert stdout_of(stream, len("there and back")) == b"there and back"
     with closing(kubelet.open_stream(f"/portForward/{of_pod}", "v4.channel.k8s.io", port=8080)) as stream:
         stream.send_binary(b"\0GET /bin/none HTTP/1.0\r\n\r\n")
-        head = (8080).to_bytes(2, "little") + b"HTTP/1.0 404"  # the port begins each of the two channels
+        head = (8080).to_bytes(2, "little") + b"HTTP/1.1 404"  # the port begins each of the two channels
         assert stdout_of(stream, len(head), channel=0).startswith(head)
     context = ssl._create_unverified_context()
     url = f"https://127.0.0.1:{kubelet.port}/containerLogs/{of_pod}/main"
