@@ -114,9 +114,9 @@ class RealKubelet:
     def put(self, pod: Mapping[str, Any]) -> None:
         """Make it a static pod, or change it."""
         path = self.manifests / f"{pod['metadata']['name']}.json"
-        scratch = path.with_suffix(".new")
+        scratch = path.with_name(f".{path.name}")  # which kubelet does not look at
         scratch.write_text(json.dumps(pod))
-        scratch.rename(self.manifests / path.name)
+        scratch.rename(path)
 
     def withdraw(self, name: str) -> None:
         """Remove a static pod."""
