@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import structlog
@@ -39,13 +39,24 @@ class Handlers:
         self._problems: dict[str, str] = {}
         self._retired: dict[str, Handler] = {}
         self._retired_features: dict[str, RuntimeFeatures] = {}
+        self._waiting: list[Callable[[], None]] | None = []  # None = all were asked once
         self.default = default
+
+    def when_probed(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once every handler has been asked for the first time, in place when that has been."""
+        if self._waiting is None:
+            tell()
+        else:
+            self._waiting.append(tell)
 
     async def probe(self) -> None:
         """Ask every handler for its features, all at once. Never raises for a broken handler."""
         async with trio.open_nursery() as nursery:
             for name in self._handlers:
                 nursery.start_soon(self._probe, name)
+        waiting, self._waiting = self._waiting or (), None
+        for tell in waiting:
+            tell()
 
     async def _probe(self, name: str) -> None:
         handler = self._handlers.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,10 @@ class Node:
     def network_status(self) -> NetworkStatus:
         """Whether pods can be attached to the network, and why not."""
         return self._network.status()
+
+    def when_handlers_are_known(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once it is known what the handlers can do, in place when it is."""
+        self._handlers.when_probed(tell)
 
     def handlers(self) -> Sequence[tuple[str, RuntimeFeatures]]:
         """The available handlers with their features, the default first."""

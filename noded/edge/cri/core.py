@@ -290,6 +290,10 @@ class Node(Protocol):
 
     def network_status(self) -> NetworkStatus: ...
 
+    def when_handlers_are_known(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once it is known what the handlers can do, in place when it is."""
+        ...
+
     def handlers(self) -> Sequence[tuple[str, RuntimeFeatures]]:
         """The handlers that pods may name, without the unavailable ones."""
         ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from importlib.metadata import version
 
 from noded.edge.cri import verbose
@@ -15,6 +17,7 @@ from noded.proto.runtime import v1
 SERVICE = "runtime.v1.RuntimeService"
 
 _KUBELET_API_VERSION = "0.1.0"  # kubelet refuses any other
+_HANDLERS_SECONDS = 25.0  # longer than a handler has to say what it can do
 _CGROUP_DRIVERS = {
     CgroupDriver.SYSTEMD: v1.CgroupDriver.SYSTEMD,
     CgroupDriver.CGROUPFS: v1.CgroupDriver.CGROUPFS,
@@ -58,6 +61,15 @@ class InfoService:
         )
 
     async def status(self, request: v1.StatusRequest, deadline: Deadline) -> v1.StatusResponse:
+        # kubelet refuses pods that need what no handler of the last Status could, until it asks again.
+        known = asyncio.Event()
+        self._node.when_handlers_are_known(known.set)
+        budget = deadline.budget_seconds()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(
+                _HANDLERS_SECONDS if budget is None else min(budget, _HANDLERS_SECONDS)
+            ):
+                await known.wait()
         return v1.StatusResponse(
             status=v1.RuntimeStatus(conditions=self._conditions()),
             info=verbose.info(self._node.info()) if request.verbose else {},

@@ -227,6 +227,7 @@ class FakeNode(Door):
 
     def __init__(self, sink):
         super().__init__(sink)
+        self.known = True
         self.owed = [
             Debt("d2", "cni-del", "ns/b", 20, 3, "no plugin", 0),
             Debt("d1", "cni-del", "ns/a", 10, 1, "x", 70),
@@ -237,6 +238,11 @@ class FakeNode(Door):
 
     def network_status(self):
         return NetworkStatus(False, "NoNetworkConfig", "no file in /etc/cni/net.d")
+
+    def when_handlers_are_known(self, tell):
+        self.told_when_known = tell
+        if self.known:
+            tell()
 
     def handlers(self):
         return [

@@ -80,6 +80,24 @@ def test_version_is_what_kubelet_demands(serve, stubs):
     asyncio.run(main())
 
 
+def test_status_waits_until_it_is_known_what_the_handlers_can_do(serve, stubs):
+    async def main():
+        fake = core()
+        fake.node.known = False
+        async with serve(fake) as client:
+            call = asyncio.ensure_future(client.runtime.Status(stubs.cri.StatusRequest()))
+            await client.runtime.Version(stubs.cri.VersionRequest())
+            while not hasattr(fake.node, "told_when_known"):
+                await client.runtime.Version(stubs.cri.VersionRequest())
+            assert not call.done()
+            fake.node.told_when_known()
+            assert (await call).runtime_handlers
+            # A client that cannot wait is told what is known.
+            assert (await client.runtime.Status(stubs.cri.StatusRequest(), timeout=0.5)).status.conditions
+
+    asyncio.run(main())
+
+
 def test_status_has_the_conditions_and_the_default_handler_under_the_empty_name(serve, stubs):
     async def main():
         async with serve(core()) as client:

@@ -57,6 +57,18 @@ def test_a_probe_that_fails_in_any_way_is_a_problem_of_its_handler_only(autojump
     assert "within 20 s" in handlers.problems["late"]
 
 
+def test_who_waits_for_the_first_probe_is_told_once_it_is_over():
+    handlers = Handlers({"fine": handler("fine", FINE)}, "fine")
+    told = []
+    handlers.when_probed(lambda: told.append(handlers.features()))
+    assert told == []
+    trio.run(handlers.probe)
+    trio.run(handlers.probe)
+    assert told == [[("fine", FINE)]]
+    handlers.when_probed(lambda: told.append("at once"))
+    assert told[1:] == ["at once"]
+
+
 def test_a_handler_that_gets_well_is_used_and_one_that_falls_ill_is_not():
     runtime = Fake(Unavailable("gone"))
     handlers = Handlers({"x": Handler("x", "fake", runtime, HandlerConfig("x", "fake"))}, "x")
