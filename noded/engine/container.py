@@ -49,6 +49,7 @@ class Container:
         self.sandbox = sandbox
         self.ref = TaskRef(id=record.id, sandbox_id=sandbox.id, bundle=bundle, cgroup=record.cgroup)
         self.stage = ""
+        self.halted: Exception | None = None
         self.lock = trio.Lock()
         self.saving = trio.Lock()
         self.freezing: trio.CancelScope | None = None  # of the checkpoint that keeps it frozen
@@ -160,6 +161,7 @@ class Container:
                 ("bundle", str(self.ref.bundle)),
                 ("runtimeHandler", self.sandbox.record.handler),
                 *((("frozen", self.frozen),) if self.frozen else ()),
+                *((("owed", record.owed.shown()),) if record.owed is not None else ()),
                 *((("seccompArtifact", record.seccomp_artifact),) if record.seccomp_artifact else ()),
             ),
         )

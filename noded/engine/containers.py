@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
@@ -14,6 +15,7 @@ from noded.engine.container_ladder import ContainerLadder
 from noded.engine.container_requests import ContainerRequest, ContainerRequests
 from noded.engine.container_starts import ContainerStarts
 from noded.engine.container_stops import ContainerStops
+from noded.engine.debts import Debts
 from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
@@ -59,6 +61,7 @@ class Containers:
         notifier: SeccompNotifier,
         nursery: trio.Nursery,
         events: Events,
+        debts: Debts,
     ) -> None:
         self._layout = layout
         self._rows = rows
@@ -74,11 +77,12 @@ class Containers:
         self._notifier = notifier
         self._nursery = nursery
         self._events = events
+        self._debts = debts
         self._claims: Claims[Container] = Claims(
             "container",
             nursery,
             unclaimed_seconds,
-            present=lambda one: registry.container_of_key(one.record.key) is one,
+            present=self._holds,
             remove=self._remove,
         )
 
@@ -125,9 +129,10 @@ class Containers:
         sandbox = request.sandbox
         existing = self._registry.container_of_key(request.key)
         if existing is not None:
-            if existing.view.state is ContainerState.CREATED and existing.visible:
+            going = existing.record.owed is not None or existing.record.intent is ContainerIntent.REMOVING
+            if existing.view.state is ContainerState.CREATED and existing.visible and not going:
                 return existing
-            if existing.visible and existing.record.intent is not ContainerIntent.REMOVING:
+            if existing.visible and not going:
                 raise AlreadyExists(
                     f"container {existing.id[:12]} ({request.key}) has run already: "
                     "remove it, or ask with a higher attempt"
@@ -141,31 +146,21 @@ class Containers:
         self._registry.add_container(container)
         try:
             await self._climb(container)
-        finally:
+        except BaseException as error:
             if self._nri.enabled and container.record.intent is not ContainerIntent.CREATED:
                 await self._nri.given_up(container)
-            if container.record.intent is not ContainerIntent.CREATED and container.stage == "":
+            if container.stage == "":  # the rollback has reached the ground: the row is gone
                 self._registry.drop_container(container)
                 container.tell_deleted()
-            elif container.stage != "":
-                await self._show_half_made(container)
+            else:
+                await self._owe(container, container.halted or error)
+            raise
         if container.record.seccomp_mode == NotifyMode.RECORD:
             await _afterwards(container, partial(self._notifier.fulfilled, sandbox.id, request.config.name))
         if self._nri.enabled:
             await _afterwards(container, partial(self._nri.created, container))
         log.info("container created", id=container.id, name=request.config.name, pod=str(sandbox.record.key))
         return container
-
-    async def _show_half_made(self, container: Container) -> None:
-        """Let clients see, and remove, a container whose rollback did not reach the ground."""
-        container.claim.named = True
-        if container.record.intent is not ContainerIntent.CREATING:
-            return
-        with trio.CancelScope(shield=True):
-            try:
-                await container.commit(intent=ContainerIntent.REMOVING)
-            except Exception as error:  # the create's own error counts; a retry removes it first
-                log.warning("half-made container not marked", id=container.id, error=str(error))
 
     def _new(self, request: ContainerRequest) -> Container:
         record = self._requests.record(request)
@@ -245,12 +240,16 @@ class Containers:
     async def remove(self, name: str) -> None:
         """Kill the container if it lives and remove everything of it but its log.
 
-        Idempotent; an unknown container is success. Spec: CRI v1 RemoveContainer.
+        Idempotent; an unknown container is success. Raises: what halted it; it goes on by itself then.
+        Spec: CRI v1 RemoveContainer.
         """
         container = self._registry.find_container(name)
         if container is None:
             return
         container.claim.named = True
+        await self._join_removal(container)
+
+    async def _join_removal(self, container: Container) -> None:
         about(container.sandbox.subject, container.record.key.name)
         await self._operations.join(
             ("remove container", container.id),
@@ -261,18 +260,19 @@ class Containers:
     async def unwind(self, container: Container) -> None:
         """Go on with what a daemon that died was at: the rollback of a create, or a removal.
 
-        Of a create clients see only what its rollback cannot take down. Raises: what halted it.
+        Of a create clients see only what its rollback cannot take down. Raises: what halted it; it is a
+        debt then.
         """
         if container.record.intent is not ContainerIntent.CREATING:
             await self.remove(container.id)
             return
         async with container.lock:
-            if self._registry.container_of_key(container.record.key) is not container:
+            if not self._holds(container):
                 return  # a retry of the create was faster
             try:
                 await descend(self._ladder.rungs, container)
-            except Exception:
-                await self._show_half_made(container)
+            except Exception as error:
+                await self._owe(container, error)
                 raise
             self._drop(container)
         log.info("half-made container removed", id=container.id)
@@ -282,24 +282,55 @@ class Containers:
         await self._remove(container)
 
     async def _remove(self, container: Container) -> None:
-        if self._registry.container_of_key(container.record.key) is not container:
+        try:
+            await self._take_down(container)
+        except Exception as error:
+            if self._holds(container):
+                await self._owe(container, error)
+            raise
+        except trio.Cancelled:
+            if self._holds(container) and container.record.intent is ContainerIntent.REMOVING:
+                self.keep_retrying(container)  # it is half removed
+            raise
+
+    async def _take_down(self, container: Container) -> None:
+        if not self._holds(container):
             return  # a rollback was faster: there is nothing that could still exit
         if container.record.intent.made and container.record.intent is not ContainerIntent.REMOVING:
+            container.stage = "stopping it"
             await self._stops.stop(container, 0.0)
-        if self._registry.container_of_key(container.record.key) is container:
+        if self._holds(container):
             await self._nri.removed(container)
         async with container.lock:
-            if self._registry.container_of_key(container.record.key) is not container:
+            if not self._holds(container):
                 return
+            container.stage = "removing it"
             if container.record.intent is not ContainerIntent.REMOVING:
                 await container.commit(intent=ContainerIntent.REMOVING)
-            try:
-                await descend(self._ladder.rungs, container)
-            except Exception:
-                container.claim.named = True  # to be seen as long as it stays
-                raise
+            await descend(self._ladder.rungs, container)
             self._drop(container)
         log.info("container removed", id=container.id)
+
+    def _holds(self, container: Container) -> bool:
+        """Whether this very object is still here."""
+        return self._registry.container_of_key(container.record.key) is container
+
+    async def _owe(self, container: Container, error: BaseException) -> None:
+        """Note a take-down that failed; clients see the container as long as it stays."""
+        container.claim.named = True
+        changes: dict[str, Any] = {}
+        if container.record.intent is ContainerIntent.CREATING:
+            changes["intent"] = ContainerIntent.REMOVING
+        with trio.CancelScope(shield=True):
+            try:
+                retry = partial(self._join_removal, container)
+                await self._debts.owe(container, error, retry, **changes)
+            except Exception as problem:  # the failure itself counts; the retries need no record
+                log.warning("debt not recorded yet", id=container.id, error=str(problem))
+
+    def keep_retrying(self, container: Container) -> None:
+        """Go on by itself with a removal that failed or was given up half-way; returns at once."""
+        self._debts.schedule(container, partial(self._join_removal, container))
 
     def _drop(self, container: Container) -> None:
         """Nothing of it is left."""

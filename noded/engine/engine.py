@@ -212,6 +212,7 @@ def _doors(parts: _Parts) -> Engine:
         hooks=extensions.hooks,
         network=ladders.network,
         sandboxes=verbs.sandboxes,
+        debts=ground.debts,
         nri=ladders.nri,
         image_stores=images.stores,
     )

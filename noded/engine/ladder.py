@@ -26,9 +26,12 @@ log = structlog.get_logger(__name__)
 
 
 class Subject(Protocol):
-    """An object on a ladder. `stage` names what is happening to it, for messages."""
+    """An object on a ladder. `stage` names what is happening to it, for messages; `halted` is what kept
+    the rollback of its climb from reaching the ground.
+    """
 
     stage: str
+    halted: Exception | None
 
     @property
     def id(self) -> str: ...
@@ -74,6 +77,7 @@ async def climb(rungs: Sequence[Rung[S]], subject: S) -> None:
             try:
                 await descend(rungs, subject)
             except Exception as failure:
+                subject.halted = failure
                 error.add_note(f"and the rollback stopped at {subject.stage}: {failure}")
                 log.warning("rollback incomplete", id=subject.id, stage=subject.stage, error=str(failure))
         if not isinstance(error, trio.Cancelled):

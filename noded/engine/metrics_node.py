@@ -29,8 +29,6 @@ class Sandboxes(Protocol):
 
     def views(self) -> Iterable[SandboxView]: ...
 
-    def debts(self) -> Iterable[Debt]: ...
-
 
 class Containers(Protocol):
     """What is counted of containers."""
@@ -61,6 +59,7 @@ class NodeMetrics:
         pulls: Pulls,
         events: Events,
         nri_plugins: Callable[[], int],
+        debts: Callable[[], Iterable[Debt]],
         recorder: Recorder | None = None,
         exporter: Exporter | None = None,
     ) -> None:
@@ -157,7 +156,7 @@ class NodeMetrics:
             "Take-downs that are owed, by the step that fails.",
             "kind",
             read=lambda: [
-                ((kind,), float(count)) for kind, count in Tally(d.kind for d in sandboxes.debts()).items()
+                ((kind,), float(count)) for kind, count in Tally(debt.kind for debt in debts()).items()
             ],
         )
         if recorder is not None:

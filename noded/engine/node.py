@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noded.config import Config
-from noded.engine.debts import Debt
+from noded.engine.debts import Debt, Debts
 from noded.engine.handlers import Handlers
 from noded.engine.nri import Nri
 from noded.engine.sandboxes import Sandboxes
@@ -41,6 +41,7 @@ class Node:
         hooks: Hooks,
         network: Network,
         sandboxes: Sandboxes,
+        debts: Debts,
         nri: Nri,
         image_stores: AdditionalStores,
     ) -> None:
@@ -50,6 +51,7 @@ class Node:
         self._hooks = hooks
         self._network = network
         self._sandboxes = sandboxes
+        self._debts = debts
         self._nri = nri
         self._image_stores = image_stores
 
@@ -72,13 +74,13 @@ class Node:
             if problem
             else "",
         )
-        debts = self._sandboxes.debts()
+        debts = self._debts.listed()
         owed = "; ".join(f"{debt.id[:12]} at {debt.kind}: {debt.last_error}" for debt in debts[:3])
         clean = Condition(
             "NodedNoDebts",
             not debts,
             "TakeDownOwed" if debts else "",
-            f"{len(debts)} pod sandboxes could not be taken down yet: {owed}" if debts else "",
+            f"{len(debts)} pods or containers could not be taken down yet: {owed}" if debts else "",
         )
         if not self._config.images.additional_stores:
             return (ready, clean)
@@ -119,7 +121,7 @@ class Node:
             "unavailableHandlers": dict(self._handlers.problems),
             "plugins": self._hooks.report(),
             "nriPlugins": self._nri.report(),
-            "debts": len(self._sandboxes.debts()),
+            "debts": len(self._debts.listed()),
         }
 
     async def update_pod_cidr(self, cidrs: str) -> None:
@@ -129,8 +131,8 @@ class Node:
 
     def debts(self) -> Sequence[Debt]:
         """Everything owed."""
-        return self._sandboxes.debts()
+        return self._debts.listed()
 
     async def forgive(self, debt_id: str) -> str:
-        """Give up one debt; return its whole id. Raises NotFound."""
+        """Give up one debt; return its whole id. Raises: as `Sandboxes.forgive`."""
         return await self._sandboxes.forgive(debt_id)

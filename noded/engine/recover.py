@@ -176,6 +176,8 @@ class Recovery:
         return Observed(await trio.to_thread.run_sync(pins_there), tasks)
 
     async def _container(self, container: Container, todo: Todo) -> None:
+        if container.record.owed is not None:
+            self._containers.keep_retrying(container)
         match todo:
             case Todo.UNWIND:
                 container.stage = "unwinding after a restart"
@@ -202,7 +204,7 @@ class Recovery:
             case Todo.STOP:
                 await self._stop_later(sandbox)
             case Todo.RETRY:
-                self._sandboxes.debts_queue.schedule(sandbox)
+                self._sandboxes.keep_retrying(sandbox)
             case Todo.WATCH:
                 runtime = self._sandbox_ladder.open_runtime(sandbox)
                 reference = self._sandbox_ladder.reference(sandbox)

@@ -33,6 +33,7 @@ class PodSandbox:
         self._pending = Pending()
         self.record = record
         self.stage = ""
+        self.halted: Exception | None = None
         self.lock = trio.Lock()
         self.runtime: Sandbox | None = None
         self.made_by: Runtime | None = None  # stays what it is when the handler is reloaded
@@ -114,11 +115,7 @@ class PodSandbox:
         if self.ended_because:
             info["endedBecause"] = self.ended_because
         if record.owed is not None:
-            info["owed"] = {
-                "stage": record.owed.stage,
-                "error": record.owed.last_error,
-                "tries": record.owed.tries,
-            }
+            info["owed"] = record.owed.shown()
         if record.results:
             info["cniResult"] = dict(record.results[0].raw)
         return SandboxView(

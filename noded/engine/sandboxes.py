@@ -6,14 +6,16 @@ import secrets
 import time
 from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
 
 from noded.config import Config
 from noded.engine.claims import Claim, Claims
+from noded.engine.container import Container
 from noded.engine.containers import Containers
-from noded.engine.debts import Debt, Debts
+from noded.engine.debts import Debts
 from noded.engine.events import Events
 from noded.engine.handlers import Handlers
 from noded.engine.ladder import climb, descend
@@ -24,7 +26,7 @@ from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
 from noded.engine.sandbox_ladder import SandboxLadder
 from noded.engine.selinux import SELinux
-from noded.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from noded.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, Unavailable
 from noded.host.cgroup_names import CRIO_PREFIX, PREFIX
 from noded.host.cgroups import Cgroups
 from noded.model.host import HostFacts
@@ -60,6 +62,7 @@ class Sandboxes:
         selinux: SELinux,
         nursery: trio.Nursery,
         events: Events,
+        debts: Debts,
     ) -> None:
         self._config = config
         self._facts = facts
@@ -80,7 +83,7 @@ class Sandboxes:
             present=registry.holds,
             remove=self._join_removal,
         )
-        self.debts_queue = Debts(nursery, config.network.del_grace_seconds, self.retry)
+        self._debts = debts
         self.inits = PodInits(nursery, config.stalled_seconds, self.stop)
 
     # reading
@@ -223,15 +226,12 @@ class Sandboxes:
             self._registry.drop_sandbox(sandbox)
             sandbox.tell_deleted()
             return
-        sandbox.claim.named = True  # to be seen as long as it stays
-        failure = error if isinstance(error, Exception) else Unavailable("the create was cancelled")
+        creating = sandbox.record.intent is SandboxIntent.CREATING
+        changes = {"intent": SandboxIntent.STOPPING} if creating else {}
         try:
-            if sandbox.record.intent is SandboxIntent.CREATING:
-                await sandbox.commit(intent=SandboxIntent.STOPPING)
-            await self.debts_queue.owe(sandbox, failure)
+            await self._owe(sandbox, sandbox.halted or error, **changes)
         except Exception as problem:  # the create's own error counts; the retries need no record
             log.warning("debt not recorded yet", id=sandbox.id, error=str(problem))
-            self.debts_queue.schedule(sandbox)
 
     # stopping
 
@@ -262,24 +262,30 @@ class Sandboxes:
             return
         if sandbox.record.intent in (SandboxIntent.CREATING, SandboxIntent.READY):
             await sandbox.commit(intent=SandboxIntent.STOPPING)
+        try:
+            await self._stop_containers(sandbox)
+        except Exception as error:
+            await self._owe(sandbox, error)
+            raise
+        if await self._take_down(sandbox):
+            await sandbox.commit(intent=SandboxIntent.STOPPED, owed=None)
+            log.info("pod sandbox stopped", id=sandbox.id)
+
+    async def _stop_containers(self, sandbox: PodSandbox) -> None:
         sandbox.stage = "stopping containers"
         with span("containers"):
             await self._containers.stop_all(sandbox)
         if self._nri.active:
             with span("NRI plugins"):
                 await self._nri.stop_pod(sandbox)
-        if await self._take_down(sandbox):
-            await sandbox.commit(intent=SandboxIntent.STOPPED, owed=None)
-            log.info("pod sandbox stopped", id=sandbox.id)
 
     async def _take_down(self, sandbox: PodSandbox) -> bool:
         """Descend to the record. False = owed, and old enough not to bother the client with it."""
         try:
             await descend(self._ladder.stop_rungs, sandbox)
         except Exception as error:
-            sandbox.claim.named = True  # to be seen as long as it stays
-            await self.debts_queue.owe(sandbox, error)
-            if self.debts_queue.in_grace(sandbox):
+            await self._owe(sandbox, error)
+            if self._debts.in_grace(sandbox):
                 raise Unavailable(
                     f"pod sandbox {sandbox.id[:12]} cannot be taken down yet ({sandbox.stage}): {error}"
                 ) from error
@@ -338,6 +344,14 @@ class Sandboxes:
 
     # debts
 
+    async def _owe(self, sandbox: PodSandbox, error: BaseException, **changes: Any) -> None:
+        sandbox.claim.named = True  # to be seen as long as it stays
+        await self._debts.owe(sandbox, error, partial(self.retry, sandbox), **changes)
+
+    def keep_retrying(self, sandbox: PodSandbox) -> None:
+        """Retry what is owed since before a restart; returns at once."""
+        self._debts.schedule(sandbox, partial(self.retry, sandbox))
+
     async def retry(self, sandbox: PodSandbox) -> None:
         """One more try of what is owed; called in the background. Returns when nothing is."""
         async with sandbox.lock:
@@ -346,13 +360,13 @@ class Sandboxes:
                 return
             if sandbox.record.intent is SandboxIntent.CREATING:
                 await sandbox.commit(intent=SandboxIntent.STOPPING)
-            await self._containers.stop_all(sandbox)
             try:
+                await self._stop_containers(sandbox)
                 await descend(self._ladder.stop_rungs, sandbox)
+                await self._settle(sandbox)
             except Exception as error:
-                await self.debts_queue.owe(sandbox, error)
+                await self._owe(sandbox, error)
                 raise
-            await self._settle(sandbox)
 
     async def _settle(self, sandbox: PodSandbox) -> None:
         """Nothing is owed any more: stopped for those who see it, gone for those who do not."""
@@ -367,22 +381,6 @@ class Sandboxes:
         sandbox.tell_deleted()
         log.info("debt settled", id=sandbox.id)
 
-    def debts(self) -> list[Debt]:
-        """Everything owed, for operators."""
-        return [
-            Debt(
-                id=sandbox.id,
-                kind=owed.stage,
-                subject=str(sandbox.record.key),
-                since_ns=owed.since_ns,
-                tries=owed.tries,
-                last_error=owed.last_error,
-                next_try_ns=self.debts_queue.next_try_ns(sandbox),
-            )
-            for sandbox in self._registry.sandboxes()
-            if (owed := sandbox.record.owed) is not None
-        ]
-
     async def forgive(self, debt_id: str) -> str:
         """Give up what a sandbox owes and forget the CNI attachment, on an operator's word.
 
@@ -390,15 +388,15 @@ class Sandboxes:
             debt_id: the debt's id, or a start of it that fits no other.
 
         Returns: the whole id.
-        Raises: NotFound, InvalidArgument where several fit, or the error of a rung that is not the network's.
+        Raises: NotFound, InvalidArgument where several fit, FailedPrecondition for a container's debt, or
+            the error of a rung that is not the network's.
         """
-        owing = [one for one in self._registry.sandboxes() if one.record.owed is not None]
-        fitting = [one for one in owing if one.id.startswith(debt_id)]
-        if not debt_id or not fitting:
-            raise NotFound(f"no debt with id {debt_id!r}: see `noded debts list`")
-        if len(fitting) > 1:
-            raise InvalidArgument(f"id {debt_id!r} fits {len(fitting)} debts: give more characters")
-        sandbox = fitting[0]
+        sandbox = self._debts.debtor(debt_id)
+        if isinstance(sandbox, Container):
+            raise FailedPrecondition(
+                f"the removal of container {sandbox.id[:12]} cannot be given up, mounts or processes of it "
+                "would stay: cure what its last error names, or reboot the node; it is retried by itself"
+            )
         log.warning("debt forgiven", id=sandbox.id, stage=sandbox.stage)
         async with sandbox.lock:
             await sandbox.commit(attachments=(), results=())

@@ -28,6 +28,14 @@ class Owed:
     stage: str
     last_error: str
 
+    def shown(self) -> dict[str, Any]:
+        """What the verbose status of its object tells of it."""
+        return {"stage": self.stage, "error": self.last_error, "tries": self.tries}
+
+
+def _owed(data: Mapping[str, Any] | None) -> Owed | None:
+    return Owed(**_only(data, *Owed.__slots__)) if data else None
+
 
 def addresses(results: Sequence[AttachmentResult]) -> tuple[str, ...]:
     """Pod addresses in the order that the first network reported them."""
@@ -82,7 +90,8 @@ class SandboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """One container. `cgroup` is its OCI cgroupsPath, `chain_ids` the layers it pins.
+    """One container. `cgroup` is its OCI cgroupsPath, `chain_ids` the layers it pins. `owed` is a removal
+    that failed; it goes on, whatever the intent.
 
     `volume_images` has an entry for each of the container's mounts: the ID of the image that is
     mounted there, "" for a host path. `seccomp_artifact` is `registry/repository@digest` of a seccomp
@@ -113,6 +122,7 @@ class ContainerRecord:
     seccomp_blob: str = ""
     seccomp_mode: str = ""
     restore: str = ""
+    owed: Owed | None = None
 
     def facts(self) -> str:
         return json.dumps(
@@ -132,6 +142,7 @@ class ContainerRecord:
                 "seccomp_blob": self.seccomp_blob,
                 "seccomp_mode": self.seccomp_mode,
                 "restore": self.restore,
+                "owed": _fields(self.owed) if self.owed else None,
             },
             separators=(",", ":"),
         )
@@ -140,14 +151,13 @@ class ContainerRecord:
 def sandbox_facts(text: str) -> dict[str, Any]:
     """Parse stored facts into keyword arguments of `SandboxRecord`."""
     data = json.loads(text)
-    owed = data.get("owed")
     return {
         "complete": data.get("complete", False),
         "attachments": tuple(_attachment(item) for item in data.get("attachments", ())),
         "results": tuple(
             AttachmentResult(raw=item["raw"], ips=tuple(item["ips"])) for item in data.get("results", ())
         ),
-        "owed": Owed(**_only(owed, "since_ns", "tries", "stage", "last_error")) if owed else None,
+        "owed": _owed(data.get("owed")),
         "overhead": _resources_from_json(data.get("overhead")),
         "resources": _resources_from_json(data.get("resources")),
         "cgroup_prefix": data.get("cgroup_prefix", "noded"),
@@ -175,6 +185,7 @@ def container_facts(text: str) -> dict[str, Any]:
         "seccomp_blob": data.get("seccomp_blob", ""),
         "seccomp_mode": data.get("seccomp_mode", ""),
         "restore": data.get("restore", ""),
+        "owed": _owed(data.get("owed")),
     }
 
 

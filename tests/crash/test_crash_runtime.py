@@ -7,9 +7,11 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -308,4 +310,108 @@ def test_a_runtime_without_features_is_unavailable_and_its_pods_removable(shared
     cri.remove_pod(pod)  # what it once started can still be taken down
     runc.heal()
     cri.remove_pod(shared.pod("faulty")[0])
+    shared.assert_unchanged(before)
+
+
+def debts(world: World) -> list[Any]:
+    return list(world.cri.admin.ListDebts(world.cri.admin_pb.ListDebtsRequest(), timeout=10).debts)
+
+
+def owed(world: World) -> str:
+    """What the status of the node says of it, "" = nothing is owed."""
+    status = world.cri.runtime.Status(world.cri.pb.StatusRequest(), timeout=10).status
+    (condition,) = [one for one in status.conditions if one.type == "NodedNoDebts"]
+    assert condition.status is not bool(condition.message)
+    return str(condition.message)
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[[Path], None]]:
+    """Mounts something where it keeps a directory from being removed, as a forgotten bind of another does."""
+    made = []
+
+    def mount(target: Path) -> None:
+        target.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "forgotten", target], check=True)
+        made.append(target)
+
+    yield mount
+    for target in made:
+        if target.is_mount():
+            umount(target)
+
+
+def umount(target: Path) -> None:
+    subprocess.run(["umount", target], check=True)
+
+
+def test_a_container_that_cannot_be_removed_is_a_debt_and_goes_by_itself(shared, mount, seed):
+    """Told, shown, not to be forgiven, retried over a kill, and gone without its client once it can be."""
+    print(f"seed {seed}")
+    cri = shared.cri
+    before = shared.oracle.take()
+    pod, config = shared.pod()
+    alone = shared.oracle.take()
+    container = cri.run_container(pod, shared.main(), config)
+    obstacle = shared.daemon.state / "containers" / container / "forgotten"
+    mount(obstacle)
+    cri.stop(container)
+    assert str(obstacle) in refused(cri.remove, container)
+    (debt,) = debts(shared)
+    assert (debt.id, debt.kind) == (container, "undo bundle")
+    assert str(obstacle) in debt.last_error
+    assert container[:12] in owed(shared)
+    assert [one.state for one in cri.containers()] == [cri.pb.CONTAINER_EXITED]
+    forgive = cri.admin_pb.ForgiveDebtRequest(id=container)
+    assert "cannot be given up" in refused(partial(cri.admin.ForgiveDebt, timeout=20), forgive)
+    until(lambda: debts(shared)[0].tries > debt.tries, "it is tried again without its client")
+    tries = debts(shared)[0].tries
+    shared.daemon.kill()
+    shared.restarted()
+    (again,) = debts(shared)
+    assert (again.id, again.since_ns) == (debt.id, debt.since_ns)
+    until(lambda: debts(shared)[0].tries > tries, "it is tried again after the restart")
+    works(shared)
+    umount(obstacle)
+    until(lambda: not owed(shared), "it is gone by itself")
+    assert cri.containers() == []
+    cri.remove(container)
+    shared.assert_unchanged(alone)
+    cri.remove_pod(pod)
+    shared.assert_unchanged(before)
+
+
+@pytest.mark.parametrize("end", ["by itself", "with its pod", "after a kill"])
+def test_a_create_that_cannot_be_undone_is_a_debt(shared, runc, end, seed):
+    print(f"seed {seed}")
+    cri = shared.cri
+    before = shared.oracle.take()
+    pod, config = shared.pod("faulty")
+    runc.tell(
+        "create",
+        'for word; do [ "${last-}" != --bundle ] || bundle=$word; last=$word; done\n'
+        f'mkdir "$bundle/forgotten" && mount -t tmpfs forgotten "$bundle/forgotten"\n{programs.FAIL}',
+    )
+    assert "told to fail" in refused(cri.create, pod, shared.main(), config)
+    runc.heal()
+    (debt,) = debts(shared)
+    obstacle = shared.daemon.state / "containers" / debt.id / "forgotten"
+    try:
+        assert debt.kind == "undo bundle"
+        assert str(obstacle) in debt.last_error
+        assert [(one.id, one.state) for one in cri.containers()] == [(debt.id, cri.pb.CONTAINER_EXITED)]
+        assert str(obstacle) in refused(cri.create, pod, shared.main(), config)
+        assert str(obstacle) in refused(cri.stop_pod, pod)
+        if end == "after a kill":
+            shared.daemon.kill()
+    finally:
+        umount(obstacle)
+    if end == "with its pod":
+        cri.remove_pod(pod)
+        assert not owed(shared)
+    elif end == "after a kill":
+        shared.restarted()
+    until(lambda: not owed(shared), "it is gone by itself")
+    assert cri.containers() == []
+    cri.remove_pod(pod)
     shared.assert_unchanged(before)

@@ -46,7 +46,7 @@ def declare(commands: Commands) -> None:
     forgive = command(
         actions,
         "forgive",
-        "stop retrying one teardown; its leftovers stay on the node",
+        "stop retrying the CNI DEL of one pod; its leftovers stay on the node",
         "noded.cli.debts:forgive",
         "noded debts forgive 4f1a0c22d9",
     )

@@ -48,6 +48,7 @@ def open_accounts(
         images.puller,
         ground.events,
         lambda: len(ladders.nri.report()),
+        ground.debts.listed,
         recorder,
         exporter,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from noded.config import Config
+from noded.engine.debts import Debts
 from noded.engine.events import Events
 from noded.engine.operations import Operations
 from noded.engine.registry import Registry
@@ -45,6 +46,7 @@ class Ground:
     sandbox_rows: SandboxRows
     container_rows: ContainerRows
     registry: Registry
+    debts: Debts
     events: Events
     operations: Operations
 
@@ -68,6 +70,7 @@ def lay_ground(
         sandbox_rows=SandboxRows(database, decoders.pod),
         container_rows=ContainerRows(database, decoders.container),
         registry=registry,
+        debts=Debts(services, registry, config.network.del_grace_seconds),
         events=Events(registry.views_of),
         operations=Operations(services),
     )

@@ -65,6 +65,7 @@ def make_verbs(ground: Ground, images: ImageStore, handlers: Handlers, ladders: 
         notifier=ladders.notifier,
         nursery=ground.services,
         events=events,
+        debts=ground.debts,
     )
     thaws = Thaws(ladder, ground.services)
     checkpoints = Checkpoints(
@@ -92,6 +93,7 @@ def make_verbs(ground: Ground, images: ImageStore, handlers: Handlers, ladders: 
         selinux=ladders.selinux,
         nursery=ground.services,
         events=events,
+        debts=ground.debts,
     )
     recovery = Recovery(
         facts=facts,

@@ -70,7 +70,7 @@ def test_the_end_of_a_container_is_forgotten_after_the_plugins_have_left() -> No
     gone = container()
     world = SimpleNamespace(
         _nri=nri,
-        _registry=SimpleNamespace(container_of_key=lambda key: gone),
+        _holds=lambda one: True,
         _ladder=SimpleNamespace(rungs=()),
         _drop=lambda one: None,
     )
@@ -79,7 +79,7 @@ def test_the_end_of_a_container_is_forgotten_after_the_plugins_have_left() -> No
         await nri.stopped(gone)
         assert nri._stops
         plugins.active = False
-        await Containers._remove(world, gone)
+        await Containers._take_down(world, gone)
 
     trio.run(main)
     assert not nri._stops

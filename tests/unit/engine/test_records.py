@@ -75,6 +75,7 @@ def test_container_facts_survive_the_database(limits, ended):
     record = container(
         chain_ids=("a", "b"), cgroup="/x", log_path="/l", user=ContainerUser(1, 2, (3,)), pid=7,
         started_at_ns=9, exited=ended, resources=limits, stop_signal="SIGTERM",
+        owed=Owed(5, 2, "undo rootfs", "busy"),
     )  # fmt: skip
     assert replace(container(), **container_facts(record.facts())) == record
 

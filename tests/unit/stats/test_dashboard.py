@@ -23,9 +23,6 @@ class Nothing:
     def views(self):
         return []
 
-    def debts(self):
-        return []
-
     def observe(self, callback):
         pass
 
@@ -33,7 +30,7 @@ class Nothing:
 def families(tmp_path):
     recorder = Recorder(Journal(tmp_path))
     metrics = NodeMetrics(
-        Nothing(), Nothing(), Nothing(), Nothing(), lambda: 0, recorder, Exporter("http://127.0.0.1:1")
+        Nothing(), Nothing(), Nothing(), Nothing(), lambda: 0, list, recorder, Exporter("http://127.0.0.1:1")
     )
     return [one.family for one in metrics.metrics._families.values()]
 

@@ -57,10 +57,21 @@ def test_a_counter_without_labels_shows_zero_and_two_of_a_name_are_a_defect():
         metrics.counter("a_total", "Help.")
 
 
-def test_plugins_with_names_without_end_do_not_make_series_without_end():
-    nothing = SimpleNamespace(overflows=0, views=list, debts=list, received_bytes=0, progress=list)
+def test_debts_of_pods_and_containers_are_counted_by_their_step():
+    nothing = SimpleNamespace(overflows=0, views=list, received_bytes=0, progress=list)
     nothing.observe = lambda callback: None
-    node = NodeMetrics(nothing, nothing, nothing, nothing, lambda: 1)
+    owed = [SimpleNamespace(kind=kind) for kind in ("undo network", "undo bundle", "undo bundle")]
+    found = parse(NodeMetrics(nothing, nothing, nothing, nothing, lambda: 0, lambda: owed).metrics)
+    assert {labels: value for (name, labels), value in found.items() if name == "noded_debts"} == {
+        ("undo network",): 1,
+        ("undo bundle",): 2,
+    }
+
+
+def test_plugins_with_names_without_end_do_not_make_series_without_end():
+    nothing = SimpleNamespace(overflows=0, views=list, received_bytes=0, progress=list)
+    nothing.observe = lambda callback: None
+    node = NodeMetrics(nothing, nothing, nothing, nothing, lambda: 1, list)
     for number in range(100):
         for _ in range(2):
             node.nri(f"10-{number}", "CreateContainer", "ok", 0.1)
