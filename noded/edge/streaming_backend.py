@@ -36,5 +36,5 @@ class CoreBackend:
 
     async def connect(
         self, request: ForwardRequest, port: int, adopt: Callable[[socket.socket], None]
-    ) -> None:
-        await self._bridge.call(self._streams.connect, request.sandbox_id, port, adopt)
+    ) -> bool:
+        return await self._bridge.call(self._streams.connect, request.sandbox_id, port, adopt)

@@ -237,7 +237,10 @@ class ContainerLadder:
 
     async def sandbox_runtime(self, container: Container) -> Sandbox:
         """The open sandbox of the container's pod."""
-        sandbox = container.sandbox
+        return await self.open_sandbox(container.sandbox)
+
+    async def open_sandbox(self, sandbox: PodSandbox) -> Sandbox:
+        """A pod's sandbox in its runtime."""
         if sandbox.runtime is None:
             runtime = self._sandboxes.open_runtime(sandbox)
             sandbox.runtime = await runtime.attach_sandbox(self._sandboxes.reference(sandbox))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -19,7 +20,7 @@ from noded.engine.container_ladder import ContainerLadder
 from noded.engine.handlers import Handlers
 from noded.engine.registry import Registry
 from noded.engine.sandbox import PodSandbox
-from noded.errors import FailedPrecondition
+from noded.errors import FailedPrecondition, NodedError
 from noded.host import namespaces
 from noded.model.paths import Layout
 from noded.model.runtime import ExecStream, RuntimeFeatures
@@ -94,8 +95,10 @@ class Streams:
         runtime = await self._ladder.sandbox_runtime(container)
         await runtime.resize(container.ref, width=width, height=height)
 
-    async def connect(self, sandbox_id: str, port: int, adopt: Callable[[socket.socket], None]) -> None:
+    async def connect(self, sandbox_id: str, port: int, adopt: Callable[[socket.socket], None]) -> bool:
         """Connect to a port on the loopback of a ready pod, IPv4 first.
+
+        Returns whether the sending side of what was adopted can be ended without the other one.
 
         Raises: NotFound, FailedPrecondition when the pod is not ready or nobody listens.
         Spec: CRI v1 PortForward.
@@ -104,6 +107,7 @@ class Streams:
         if not sandbox.ready:
             raise FailedPrecondition(f"pod sandbox {sandbox.id[:12]} is not ready")
         refusals: list[str] = []
+        silent = False
         features = await self._handlers.features_of(sandbox.record.handler)
         on_node, addresses = _addresses(sandbox, features)
         for family, address in addresses:
@@ -115,19 +119,45 @@ class Streams:
                         plain = socket.socket(fileno=sock.detach())
                         plain.setblocking(False)
                         adopt(plain)
-                        return
+                        return True
                     finally:
                         sock.close()
                 refusals.append(f"{address}: no answer within {_CONNECT_SECONDS:g} s")
+                silent = True
             except OSError as error:
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    refusals.append(f"{address}: {error.strerror or error}")
-        if addresses is not _LOOPBACKS:
+                    refusals.append(f"{address}: {_words(error)}")
+        if addresses is not _LOOPBACKS and features.forwards and not silent:
+            if refusal := await self._by_runtime(sandbox, port, adopt):
+                refusals.append(f"127.0.0.1: {refusal}")
+            else:
+                return False
+        elif addresses is not _LOOPBACKS and not features.forwards:
             refusals.append("only what listens on all addresses can be reached in a pod of this runtime")
         raise FailedPrecondition(
             f"cannot connect to port {port} inside pod sandbox {sandbox.id[:12]}: "
             + ("; ".join(refusals) or "it has no loopback address")
         )
+
+    async def _by_runtime(
+        self, sandbox: PodSandbox, port: int, adopt: Callable[[socket.socket], None]
+    ) -> str:
+        """Have the runtime connect to a loopback that only it can reach; say why it could not, "" = it did.
+
+        It is asked last: what also listens on the pod's address is reached without it, at less cost and with
+        sides that end one by one. And not when that address was silent: where a server's queue is full,
+        gVisor keeps its whole sandbox waiting for the connection.
+        """
+        try:
+            runtime = await self._ladder.open_sandbox(sandbox)
+            sock = socket.socket(fileno=await runtime.forward_open(port))
+        except OSError as error:
+            return _words(error)
+        except NodedError as error:
+            return str(error)
+        sock.setblocking(False)
+        adopt(sock)
+        return ""
 
     async def _socket(
         self, sandbox_id: str, host_network: bool, family: int, *, with_data: bool
@@ -158,6 +188,11 @@ class Streams:
         if state is not ContainerState.RUNNING:
             raise FailedPrecondition(f"container {container.id[:12]} is {state.name}, not RUNNING")
         return container
+
+
+def _words(error: OSError) -> str:
+    """The system's own words: trio puts the address before them, which is said anyway."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _addresses(

@@ -34,6 +34,7 @@ class RuntimeFeatures:
     seccomp_notify: bool = False  # hands the descriptor of a filter to `linux.seccomp.listenerPath`
     sockets_in_netns: bool = True  # False: a network stack of its own, which owns the pod's address
     waiting_reads: bool = True  # False: read(2) of a connection fails when no data has come yet
+    forwards: bool = False  # `Sandbox.forward_open` reaches the loopback of a stack of its own
     virtual_machine: bool = False  # containers run in one of the pod's own
     unknown_capabilities: tuple[str, ...] = ()  # CAP_ names that it refuses to be asked for
     usage_in_cgroup: bool = True  # False: a task's processes are not in its cgroup; `Sandbox.usage` tells
@@ -245,6 +246,18 @@ class Sandbox(Protocol):
         sending side ends the input where the task was made so. It ends with the task.
 
         Raises: FailedPrecondition when the task does not run.
+        """
+
+    async def forward_open(self, port: int) -> int:
+        """Connect to a TCP port on the pod's loopback; return a descriptor, the caller's.
+
+        Only called where the feature `forwards` is there, for pods whose loopback is not that of their
+        network namespace. It is a non-blocking stream socket. When its sending side is shut down, the
+        whole connection may end: so callers do that only when they expect no more of the pod.
+
+        Raises: ConnectionRefusedError when nobody listens; FailedPrecondition, Unavailable,
+        DeadlineExceeded with the runtime's own words. Takes some seconds at most.
+        Cancellation: safe, leaves nothing.
         """
 
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ from noded.model.runtime import TaskRef
 from noded.runtimes.command import CommandLine, clean_environment, umask_of
 from noded.runtimes.exec_files import ExecFiles
 from noded.runtimes.failures import ending, runtime_error
+from noded.runtimes.hand_over import listen_in
 from noded.runtimes.killing import abandoned_zombies, holders, stop_and_kill, wait_dead, wait_gone
 from noded.runtimes.records import read_pid_file
 
@@ -273,18 +274,8 @@ class _Start:
         return ends
 
     def listen(self) -> None:
-        """Make the console socket. Its path may be longer than a socket address can be."""
-        self._console = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        directory = os.open(self.files.bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            plain = socket.socket(fileno=os.dup(self._console.fileno()))
-            try:
-                plain.bind(f"/proc/self/fd/{directory}/{self.files.console_name}")
-                plain.listen(1)
-            finally:
-                plain.close()
-        finally:
-            os.close(directory)
+        """Make the console socket."""
+        self._console = listen_in(self.files.bundle, self.files.console_name)
 
     async def receive_terminal(self, runtime_name: str) -> int:
         """The master that the runtime has sent. Raises: Internal when there is none."""

@@ -55,6 +55,7 @@ def features_from_table(version: str, table: FeatureTable, quirks: OciQuirks) ->
         idmap_mounts=since(table.idmap_mounts),
         seccomp_notify=since(table.seccomp_notify),
         waiting_reads=since(table.waiting_reads),
+        forwards=since(table.forwards),
         update=quirks.update,
         needs_infra=quirks.needs_infra,
         highest_oci_version=table.highest_oci_version,

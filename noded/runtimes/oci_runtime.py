@@ -35,10 +35,11 @@ from noded.runtimes.features import (
     limited_by_kernel,
     parse_version,
 )
+from noded.runtimes.forward import Forwards, new_limiter
 from noded.runtimes.monitor import Exits
 from noded.runtimes.oci_sandbox import OciParts, OciSandbox, infra_task
 from noded.runtimes.quirks import OciOptions, OciQuirks
-from noded.runtimes.records import CONFIG_FILE
+from noded.runtimes.records import CONFIG_FILE, FORWARDS_FILE
 from noded.runtimes.stand_in import ensure_stand_in
 from noded.runtimes.teardown import Teardown
 from noded.runtimes.wrapper import ensure_wrapper
@@ -72,6 +73,7 @@ class OciRuntime:
         self._cgroups: Cgroups | None = None
         self._known: CommandLine | None = None
         self._features: tuple[tuple[int, int, int], RuntimeFeatures] | None = None
+        self._forwarding = new_limiter()
         directory = host.layout.state / "runtimes"
         self._root = Path(options.root) if options.root else directory / handler
         self._wrapper = directory / f"{handler}.sh"
@@ -107,6 +109,10 @@ class OciRuntime:
         ref.bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec = with_capabilities(spec, self._quirks.infra_capabilities)
         publish(ref.bundle / CONFIG_FILE, json.dumps(spec).encode(), 0o600, durable=False)
+        features = await self.features()
+        if features.forwards:
+            # The program may be replaced while the sandbox lives: what it can do is what it was started with.
+            publish(ref.bundle / FORWARDS_FILE, features.version.encode(), 0o600, durable=False)
         task = infra_task(ref)
         await parts.conmon.create(
             TaskCreate(ref=task, monitor_cgroup=start.monitor_cgroup, deadline_seconds=start.deadline_seconds)
@@ -219,6 +225,7 @@ class OciRuntime:
                 members=members,
                 internal_pid_file=self._quirks.internal_pid_file,
             ),
+            forwards=Forwards(command, name, self._forwarding),
             teardown=Teardown(
                 command=command,
                 runtime_name=name,

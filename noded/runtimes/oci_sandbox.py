@@ -40,6 +40,7 @@ from noded.runtimes.criu import check_criu, explain
 from noded.runtimes.exec import Execs
 from noded.runtimes.exec_stream import ExecStreams
 from noded.runtimes.failures import ending, runtime_error
+from noded.runtimes.forward import Forwards
 from noded.runtimes.monitor import Exits
 from noded.runtimes.quirks import OciQuirks
 from noded.runtimes.records import (
@@ -83,6 +84,7 @@ class OciParts:
     conmon: Conmon
     exits: Exits
     execs: Execs
+    forwards: Forwards
     teardown: Teardown
 
     async def run(self, action: str, verb: str, *args: str, stdin: bytes = b"") -> Completed:
@@ -266,6 +268,9 @@ class OciSandbox:
 
     async def attach_open(self, ref: TaskRef) -> int:
         return await attach_open(ref.bundle)
+
+    async def forward_open(self, port: int) -> int:
+        return await self._parts.forwards.open(self._ref.id, self._ref.bundle, port)
 
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:
         if not self._parts.quirks.update:

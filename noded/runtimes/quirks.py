@@ -18,6 +18,7 @@ class FeatureTable:
     idmap_mounts: tuple[int, ...] | None = None
     seccomp_notify: tuple[int, ...] | None = None
     waiting_reads: tuple[int, ...] | None = ()  # a blocking read(2) of a connection waits for data
+    forwards: tuple[int, ...] | None = None  # the verb `port-forward --stream=SOCKET ID PORT`
     highest_oci_version: str = "1.0.2"
     unknown_capabilities: tuple[str, ...] = ()  # of no release; it refuses a spec that names one
 

@@ -33,13 +33,15 @@ CONTROL_FIFO = "ctl"
 ATTACH_SOCKET = "attach"
 OOM_FILE = "oom"
 EXEC_PREFIX = "exec-"
+FORWARD_PREFIX = "forward-"
+FORWARDS_FILE = "forwards"  # its sandbox was started by a release that can forward ports
 GO_FIFO = "go"
 STARTED_FILE = "started"
 START_LOG = "start.log"
 DUMP_LOG = "dump.log"  # of CRIU, in the work directory
 RESTORE_LOG = "restore.log"
 
-# Patterns of all that a create or exec may leave, temporary files of killed programs included.
+# Patterns of all that a create, exec or port-forward may leave, temporary files of killed programs included.
 # config.json and rootfs are not among them: those belong to the engine.
 LEFTOVERS = (
     TASK_FILE,
@@ -51,6 +53,8 @@ LEFTOVERS = (
     OOM_FILE,
     f"{EXEC_PREFIX}*",
     f".{EXEC_PREFIX}*",
+    f"{FORWARD_PREFIX}*",
+    FORWARDS_FILE,
     "conmon-term.*",
     f"{PID_FILE}.new",
     GO_FIFO,

@@ -202,6 +202,9 @@ class ShimSandbox:
         pump = await self._parts.pumps.log(ref.id, ref.bundle, record.log_path)
         return pump.attachments.open(end_input)
 
+    async def forward_open(self, port: int) -> int:
+        raise Unimplemented(f"{self._parts.quirks.program} has no way of its own to forward ports")
+
     async def update(self, ref: TaskRef, resources: Mapping[str, Any]) -> None:
         if not self._parts.quirks.update:
             raise Unimplemented(

@@ -7,6 +7,7 @@ same `requestid` and `port`. Older WebSocket clients have two channels for each 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,6 +27,9 @@ from noded.wire.channels import PortStream
 log = structlog.get_logger(__name__)
 
 PAIR_SECONDS = 30.0  # for the second stream of a pair
+# Where ending our side ends the whole connection: how long after the client's end the pod may still be
+# silent before it is told of it.
+_SILENT_SECONDS = 10.0
 _HALF_CLOSED_SECONDS = 60.0  # for a client to end its side after the pod has ended its own
 
 
@@ -193,10 +197,10 @@ async def forward(
     opened: list[socket.socket] = []
     try:
         try:
-            await backend.connect(request, port, opened.append)
+            half_closes = await backend.connect(request, port, opened.append)
         except NodedError as error:
             return str(error)
-        return await _carry(opened[0], inbox, write, end)
+        return await _carry(opened[0], inbox, write, end, half_closes)
     finally:
         inbox.discard()
         for sock in opened:
@@ -208,8 +212,10 @@ async def _carry(
     inbox: Inbox,
     write: Callable[[bytes], Awaitable[None]],
     end: Callable[[], Awaitable[None]],
+    half_closes: bool,
 ) -> str:
     loop = asyncio.get_running_loop()
+    silent_since = loop.time()  # of the pod; infinity while it is the client who keeps us waiting
 
     async def upstream() -> None:
         with suppress(OSError):  # the pod reads no more; what it still sends counts
@@ -217,11 +223,24 @@ async def _carry(
                 await loop.sock_sendall(sock, data)
                 await asyncio.sleep(0)
             if not inbox.lost:
+                if not half_closes:
+                    await silence()
                 sock.shutdown(socket.SHUT_WR)
         inbox.discard()
 
+    async def silence() -> None:
+        """Return when the pod has ended, or said nothing for a while: then its answer is complete."""
+        nonlocal silent_since
+        silent_since = max(silent_since, loop.time())
+        while (left := silent_since + _SILENT_SECONDS - loop.time()) > 0:
+            done, _ = await asyncio.wait({down}, timeout=min(left, _SILENT_SECONDS))
+            if done:
+                return
+
     async def downstream() -> str:
+        nonlocal silent_since
         while True:
+            silent_since = loop.time()
             try:
                 data = await loop.sock_recv(sock, READ_BYTES)
             except OSError as error:
@@ -229,6 +248,7 @@ async def _carry(
             if not data:
                 await end()
                 return ""
+            silent_since = math.inf
             await write(data)
             await asyncio.sleep(0)
 

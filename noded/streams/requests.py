@@ -69,6 +69,6 @@ class Backend(Protocol):
 
     async def connect(
         self, request: ForwardRequest, port: int, adopt: Callable[[socket.socket], None]
-    ) -> None:
-        """Connect to a port inside the pod."""
+    ) -> bool:
+        """Connect to a port inside the pod; tell whether the sending side can be ended by itself."""
         ...

@@ -6,7 +6,9 @@ named in its `HandlerCase`; the suite then checks that it is refused with a clea
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import select
 import signal
 import time
@@ -235,6 +237,43 @@ def test_a_port_is_forwarded(pod: TestPod, handler: HandlerCase) -> None:
         if not own:
             session.until(1, b"all addresses")
     assert container.running
+
+
+# On port 8080 of the loopback alone: what is posted to it comes back.
+ECHO_SERVER = r"""
+busybox mkdir -p /tmp/site/cgi-bin
+printf '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\nexec busybox cat\n' >/tmp/site/cgi-bin/echo
+busybox chmod +x /tmp/site/cgi-bin/echo
+exec httpd -f -p 127.0.0.1:8080 -h /tmp/site
+"""
+
+
+def echo_request(length: int) -> bytes:
+    """What goes before so many bytes that are to come back from it."""
+    return b"POST /cgi-bin/echo HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % length
+
+
+def test_a_server_on_the_loopback_alone_gets_and_gives_a_lot(pod: TestPod, handler: HandlerCase) -> None:
+    if not handler.can(Ability.LOOPBACK_FORWARD):
+        pytest.skip("this release of the runtime cannot connect to the loopback of its own network stack")
+    container = pod.run(ECHO_SERVER)
+    table = "cat /proc/net/tcp"
+    eventually(lambda: b"0100007F:1F90 " in container.exec(table).stdout, 20, "the server listens")
+    sent = random.Random(8080).randbytes(1_000_000)
+    with contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(pod.forward(8080)) for _ in range(3)]
+        for session in sessions:
+            session.send(0, echo_request(len(sent)))
+        for at in range(0, len(sent), 50_000):
+            for session in sessions:
+                session.send(0, sent[at : at + 50_000])
+                session.more_bytes(0, at - 200_000)  # so that neither side stops reading
+        for session in sessions:
+            session.until(0, sent[-100:], 60)
+            assert session.seen[0].endswith(b"\r\n\r\n" + sent)
+    with pod.forward(8080) as session:  # those that have gone did it no harm
+        session.send(0, b"GET /nowhere HTTP/1.0\r\n\r\n")
+        session.until(0, b"404 Not Found")
 
 
 def test_usage_is_told(pod: TestPod) -> None:

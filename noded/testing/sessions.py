@@ -89,6 +89,10 @@ class Session:
         """Read until the channel has brought so many lines."""
         self._read(lambda: self.seen[channel].count(b"\n") >= count, seconds, f"{count} lines on {channel}")
 
+    def more_bytes(self, channel: int, count: int, seconds: float = 60.0) -> None:
+        """Read until the channel has brought so many bytes."""
+        self._read(lambda: len(self.seen[channel]) >= count, seconds, f"{count} bytes on {channel}")
+
     def exit_code(self, seconds: float = 20.0) -> int:
         """Read until the server ends the session; return how the command ended."""
         self._read(lambda: self.closed, seconds, "the end of the session")

@@ -20,6 +20,7 @@ class Features(TypedDict):
     seccomp_notify: bool  # a filter's descriptor can be had
     sockets_in_netns: bool  # false: a network stack of its own
     waiting_reads: bool  # false: read(2) of a connection fails when no data has come yet
+    forwards: bool  # the runtime itself connects to the loopback of a network stack of its own
     virtual_machine: bool  # containers run in one of the pod's own
     unknown_capabilities: list[str]  # CAP_ names that it refuses to be asked for
     usage_in_cgroup: bool  # false: the runtime is asked for usage

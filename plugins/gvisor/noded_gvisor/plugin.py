@@ -95,19 +95,31 @@ def flags(handler: str, options: RunscOptions, host: RuntimeHost) -> Iterator[st
         yield "--strace"
 
 
-def open_runsc(handler: str, options: RunscOptions, host: RuntimeHost) -> Runtime:
-    """Open a handler of type `runsc`."""
+def quirks_of(handler: str, options: RunscOptions, host: RuntimeHost) -> OciQuirks:
+    """How runsc differs from runc with these options. Raises: InvalidArgument naming the option."""
     on_host = options.network == "host"
-    quirks = replace(
+    own_stack = options.network in ("", "sandbox")
+    return replace(
         RUNSC,
         global_args=tuple(flags(handler, options, host)),
         # With the pod's own network the sentry opens the containers' sockets, with its own rights.
         infra_capabilities=("CAP_NET_BIND_SERVICE",) if on_host else (),
-        # Before that release read(2) of such a socket answers EAGAIN when nothing is there yet.
-        features=replace(RUNSC.features, waiting_reads=(20230214,) if on_host else ()),
-        own_network=options.network in ("", "sandbox"),
-        hides_net_core=options.network in ("", "sandbox"),
+        features=replace(
+            RUNSC.features,
+            # Before that release read(2) of such a socket answers EAGAIN when nothing is there yet.
+            waiting_reads=(20230214,) if on_host else (),
+            # The verb is there since 20230417, but until this release more than 16 KiB at once, or an
+            # end at the wrong moment, made the sandbox process panic: the pod with all its containers.
+            forwards=(20260824,) if own_stack else None,
+        ),
+        own_network=own_stack,
+        hides_net_core=own_stack,
     )
+
+
+def open_runsc(handler: str, options: RunscOptions, host: RuntimeHost) -> Runtime:
+    """Open a handler of type `runsc`."""
+    quirks = quirks_of(handler, options, host)
     return OciRuntime(handler, quirks, OciOptions(options.path, options.root, options.global_args), host)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
 from noded.testing import Ability, HandlerCase
 from noded.testing.fixtures import node, pod
+from tests.support.runsc import forwards, named_runsc, own_root
 
 __all__ = ["handler", "node", "pod"]
 
@@ -30,8 +35,27 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="session", params=CASES, ids=str)
-def handler(request: pytest.FixtureRequest) -> HandlerCase:
+_GVISOR = next(case for case in CASES if case.name == "gvisor")
+# $NODED_TEST_RUNSC is tested beside the one in PATH.
+NAMED = [
+    replace(_GVISOR, name="named-runsc", toml=f'{_GVISOR.toml}\npath = "{path}"')
+    for path in (named_runsc(),)
+    if path is not None
+]
+
+
+@pytest.fixture(scope="session", params=CASES + NAMED, ids=str)
+def handler(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[HandlerCase]:
     """Each handler in turn."""
     case: HandlerCase = request.param
-    return case
+    program = named_runsc() if case in NAMED else shutil.which("runsc")
+    # The document says what Debian 12's release cannot do.
+    if Ability.LOOPBACK_FORWARD in case.lacks and forwards(program):
+        case = replace(case, lacks=case.lacks - {Ability.LOOPBACK_FORWARD})
+    if request.param in NAMED:
+        with own_root(tmp_path_factory.mktemp("runsc") / "root") as line:
+            yield replace(case, toml=f"{case.toml}\n{line}")
+    else:
+        yield case

@@ -102,6 +102,7 @@ def test_a_release_without_features_verb_has_what_the_table_says():
     assert (new.recursive_read_only_mounts, new.idmap_mounts) == (True, True)
     assert not features_from_table("", table, QUIRKS).recursive_read_only_mounts
     assert features_from_table("", table, QUIRKS).waiting_reads  # of all releases
+    assert not features_from_table("20990101.0", table, QUIRKS).forwards  # of none
 
 
 def test_features_are_read_from_the_runtime_s_document():

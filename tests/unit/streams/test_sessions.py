@@ -82,6 +82,7 @@ class Core:
     def __init__(self):
         self.commands = []
         self.failure = None
+        self.half_closes = True
         self.started = asyncio.Event()
         self.pods = []
 
@@ -112,6 +113,7 @@ class Core:
         self.pods.append(theirs)
         adopt(ours)
         self.started.set()
+        return self.half_closes
 
     async def commands_closed(self):
         await self.started.wait()
@@ -476,6 +478,48 @@ def test_a_reset_data_stream_closes_the_connection_into_the_pod():
             assert await asyncio.get_running_loop().sock_recv(core.pods[0], 10) == b""
             await until(lambda: hung_up(core.pods[0]))
             await client.close()
+
+    run(main)
+
+
+@asynccontextmanager
+async def forwarded_without_half_close(monkeypatch, silent_seconds):
+    """A connection whose sides end together; the pod's end of it, once the client has ended its own."""
+    monkeypatch.setattr("noded.streams.forward._SILENT_SECONDS", silent_seconds)
+    async with serving() as (server, core):
+        core.half_closes = False
+        client, _ = await spdy(server.port_forward_url(ForwardRequest("p1")), "portforward.k8s.io")
+        for stream, kind in ((1, "error"), (3, "data")):
+            client.send(client.peer.open(stream, {"streamtype": kind, "port": "80", "requestid": "0"}))
+        await core.started.wait()
+        client.send(client.peer.data(3, b"request", fin=True))
+        assert await asyncio.get_running_loop().sock_recv(core.pods[0], 10) == b"request"
+        yield client, core.pods[0]
+        await client.close()
+
+
+def test_where_sides_end_together_the_end_of_the_client_waits_for_the_answer(monkeypatch):
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with forwarded_without_half_close(monkeypatch, 3600) as (client, pod):
+            await loop.sock_sendall(pod, b"first, ")
+            await client.until(lambda it: it.data.get(3) == b"first, ")
+            with pytest.raises(BlockingIOError):
+                pod.recv(1)  # it was not told of the end
+            await loop.sock_sendall(pod, b"second")
+            pod.close()
+            await client.until(lambda it: it.ended >= {1, 3})
+            assert client.data[3] == b"first, second"
+
+    run(main)
+
+
+def test_where_sides_end_together_a_silent_pod_is_told_of_the_end(monkeypatch):
+    async def main():
+        async with forwarded_without_half_close(monkeypatch, 0.01) as (client, pod):
+            assert await asyncio.get_running_loop().sock_recv(pod, 10) == b""
+            pod.close()
+            await client.until(lambda it: it.ended >= {1, 3})
 
     run(main)
 
