@@ -26,7 +26,7 @@ from noded.images.flight import Flights, Ticket, Work
 from noded.images.progress import LayerProgress, Phase, Step, note_layer, timed
 from noded.images.refusals import Source
 from noded.images.tee import Tee
-from noded.images.unpack.limits import worker_count
+from noded.images.workers import Workers
 from noded.model.image import LayerRef
 from noded.wire.artifact import ArtifactFile
 from noded.wire.ocicrypt import is_encrypted
@@ -71,7 +71,7 @@ class Fetcher:
     """Layer flights. They live in the nursery given.
 
     Args:
-        unpack_workers: layers unpacked at once; see `worker_count`.
+        unpack_workers: layers unpacked at once; see `Workers`.
         keep_blobs: bring the blob of a layer, too, whose tree is here from a blob that was another one
             (compressed otherwise, or not kept): whoever saves the image needs it.
     """
@@ -89,7 +89,7 @@ class Fetcher:
         self._downloads, self._blobs, self._layers = downloads, blobs, layers
         self._keep_blobs = keep_blobs
         self._flights: Flights[_Key, None] = Flights(nursery)
-        self._unpackers = trio.Semaphore(worker_count(unpack_workers))
+        self._workers = Workers(unpack_workers)
         self._live: dict[_Key, LayerProgress] = {}
 
     async def fetch(self, job: Job) -> None:
@@ -159,11 +159,7 @@ class Fetcher:
         here = here or self._unpacked(layer)
         # The authentication code of an encrypted layer is verified before anything is decrypted.
         if not here and not is_encrypted(layer.media_type):
-            try:
-                self._unpackers.acquire_nowait()
-                streams = True
-            except trio.WouldBlock:
-                streams = False
+            streams = self._workers.take_now(layer)
         self._live[_key(layer)] = progress
         return partial(self._bring, layer, progress, job, streams)
 
@@ -171,7 +167,7 @@ class Fetcher:
         try:
             if streams:
                 with ExitStack() as unpacker:
-                    unpacker.callback(self._unpackers.release)
+                    unpacker.callback(self._workers.give_back, layer)
                     # Another layer of the same blob may have begun since the worker was taken.
                     done = not self._downloads.running(layer.blob_digest) and await self._stream(
                         layer, progress, job, unpacker
@@ -199,7 +195,8 @@ class Fetcher:
 
     async def _unpack_file(self, layer: LayerRef, progress: LayerProgress, job: Job) -> None:
         waited_ns = time.monotonic_ns()
-        async with self._unpackers:
+        await self._workers.take(layer)
+        try:
             progress.steps.append(Step("wait for an unpacker", waited_ns, time.monotonic_ns()))
             progress.phase = Phase.UNPACKING
             source = self._blobs.open(layer.blob_digest)
@@ -210,6 +207,8 @@ class Fetcher:
                 raise _named(error, job) from error
             finally:
                 os.close(source)
+        finally:
+            self._workers.give_back(layer)
 
     async def _stream(self, layer: LayerRef, progress: LayerProgress, job: Job, unpacker: ExitStack) -> bool:
         """Download and unpack at once.

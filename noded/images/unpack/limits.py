@@ -64,6 +64,6 @@ class UnpackReport(NamedTuple):
 def worker_count(configured: int) -> int:
     """How many layers are extracted at once; 0 = as many as this process has CPUs, at least 4.
 
-    Workers wait for the network and for the disk, too. More of them take no more CPU time.
+    Workers wait for the network and for the disk, too.
     """
     return configured or max(_FEWEST_WORKERS, len(os.sched_getaffinity(0)))
