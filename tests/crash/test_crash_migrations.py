@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import tempfile
@@ -153,17 +154,20 @@ def perform(world: World, cell: Cell, migration: Migration) -> None:
         world.cri.run_container(pod, world.main(), config)
     facts, schema = facts_of(world), versions(path)
     assert daemon.stop() == 0
-    kept = path.with_name("kept.db")
+    kept = daemon.root.with_name("kept-root")
     if alive:
         take_back(path, migration.version)
     else:
-        path.rename(kept)
+        # The images, too: a daemon that knows of none removes their bytes.
+        daemon.root.rename(kept)
+        daemon.root.mkdir(mode=0o711)
     refused_start(daemon, cell)
     if not alive:
         daemon.start()
         assert versions(path) == schema
         assert daemon.stop() == 0
-        kept.rename(path)
+        shutil.rmtree(daemon.root)
+        kept.rename(daemon.root)
     daemon.start()
     world.settled()
     assert facts_of(world) == facts
