@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -99,22 +101,32 @@ def test_stats_are_watched_as_lines_of_json_in_a_pipe(daemon, container):
     assert [documented("stats", line)[0]["id"] for line in lines] == [container] * 2
 
 
+def logs_of(name: str) -> list[Path]:
+    """The directories for logs of the pods of this name."""
+    return list(Path("/var/log/pods").glob(f"default_{name}_*"))
+
+
 def test_run_shows_the_output_passes_the_exit_code_and_leaves_nothing(daemon, loaded):
     done = run(daemon, "run", "--env", "A=b c", loaded, "sh", "-c", "echo $A; hostname; echo err >&2; exit 5")
     assert done.returncode == 5, done.stderr
-    assert re.fullmatch(rb"b c\nrun-[0-9a-f]{6}\n", done.stdout)
+    name = done.stdout.decode().split()[-1]
+    assert re.fullmatch(rf"b c\n{name}\n", done.stdout.decode())
+    assert re.fullmatch(r"run-[0-9a-f]{6}", name)
     assert done.stderr == b"err\n"
     done = run(daemon, "run", "-i", "--runtime", "crun", loaded, "sh", "-c", READ, input_=b"word\n")
     assert (done.returncode, done.stdout) == (0, b"got word\n"), done.stderr
     assert json.loads(noded(daemon, "pods", "--json")) == []
-    assert not list(Path("/var/log/pods").glob("default_run-*"))
+    assert not logs_of(name)
 
 
 def test_run_keeps_the_pod_when_asked_to_and_refuses_nonsense(daemon, loaded):
-    done = run(daemon, "run", "--no-rm", "--name", "kept", loaded, "true")
+    name = f"kept-{secrets.token_hex(4)}"
+    done = run(daemon, "run", "--no-rm", "--name", name, loaded, "true")
+    for path in logs_of(name):  # noded does not know when nobody wants to read them any more
+        shutil.rmtree(path)
     assert done.returncode == 0, done.stderr
     (pod,) = json.loads(noded(daemon, "pods", "--json"))
-    assert pod["name"] == "kept"
+    assert pod["name"] == name
     assert done.stderr.decode() == f"pod {pod['id']}\n"
     done = run(daemon, "run", "--env", "A", loaded)
     assert done.stderr == b"noded: --env A: expected NAME=VALUE\n"

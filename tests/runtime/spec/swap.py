@@ -21,6 +21,8 @@ def main(entries: list[str]) -> None:
             for one, two in pairs:
                 if libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, two, _EXCHANGE):
                     raise OSError(ctypes.get_errno(), f"cannot exchange {one!r} and {two!r}")
+            if not swaps:
+                print("swapping", flush=True)
             swaps += len(pairs)
     print(swaps)
 

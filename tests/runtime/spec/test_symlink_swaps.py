@@ -39,6 +39,8 @@ def swapping(target: Path, *entries: Path) -> Iterator[list[int]]:
     process = subprocess.Popen(
         [sys.executable, SWAP, *entries], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "swapping\n"
     try:
         yield count
     finally:
