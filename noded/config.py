@@ -59,7 +59,7 @@ class ImagesConfig:
     # for them, as `skopeo copy --encryption-key jwe:` does; "" = encrypted images are refused
     decryption_keys_path: Path | None = Path("/etc/noded/keys")
     max_parallel_downloads: Annotated[int, AtLeast(1)] = 6  # blobs per pull
-    # layers unpacked at once; 0 = as many as CPUs, at least 4, but of those in zstd half as many as CPUs
+    # layers unpacked at once; 0 = as many as CPUs, at least 4, but of those in zstd no more than CPUs
     unpack_workers: Annotated[int, AtLeast(0)] = 0
     stall_timeout_seconds: Seconds = 60.0  # a download without a byte for so long is dropped and resumed
     keep_blobs: bool = True  # keep compressed layers after unpacking (save and repair need them)

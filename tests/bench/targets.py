@@ -55,6 +55,7 @@ TARGETS = (
     Target("pull, 8 gzip layers", _RUNC, _PEER, 0.6),
     Target("pull, 8 gzip layers", _RUNC, "floor runc", 2.6, cpu=True),
     Target("pull, 8 zstd layers", _RUNC, _PEER, 0.45, cpu=True),
+    Target("pull, 8 zstd layers", _RUNC, _PEER, 0.6),
     Target("PSS of helpers per pod", _RUNC, _PEER, 0.12),
     Target("PSS of daemon, idle", _RUNC, _PEER, 1.5),
     Target("PSS of daemon, 20 pods", _RUNC, _PEER, 1.4),
