@@ -48,7 +48,7 @@ def main() -> int:
         finally:
             if bench.results.rows:
                 publish = arguments.publish or whole
-                report.write(bench.results, REPOSITORY / "build" / "bench", publish=publish)
+                report.write(bench.results, REPOSITORY / "build" / "bench", publish=publish, whole=whole)
     return 0
 
 

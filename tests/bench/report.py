@@ -103,8 +103,8 @@ def machine() -> str:
     return f"commit {commit}, {os.cpu_count()} CPUs, load {load:.1f} at the end, {', '.join(versions)}"
 
 
-def write(results: Results, directory: Path, *, publish: bool) -> None:
-    """Write JSON, plot and text below `directory`; with `publish` also RESULTS.md and its plot."""
+def write(results: Results, directory: Path, *, publish: bool, whole: bool) -> None:
+    """Write JSON, plot and text below `directory`; with `publish` also RESULTS.md, and its plot of a `whole` run."""
     found = verdicts(results)
     now = datetime.datetime.now(datetime.UTC)
     directory.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,8 @@ def write(results: Results, directory: Path, *, publish: bool) -> None:
     stem.with_suffix(".md").write_text(section)
     if publish:
         RESULTS.write_text(with_run(RESULTS.read_text() if RESULTS.exists() else "", section))
-        PLOT.write_text(picture)
+        if whole:
+            PLOT.write_text(picture)
     print(plain(table(results)), plain(target_table(found)), f"written: {stem}.json, .svg, .md", sep="\n\n")
 
 
@@ -134,7 +135,7 @@ def with_run(text: str, section: str) -> str:
     """RESULTS.md with one more run, without those that are too old."""
     runs = [_HEADING + part.strip() + "\n" for part in text.split(_HEADING)[1:]]
     kept = [section, *runs][:_KEPT_RUNS]
-    return "\n".join([_INTRODUCTION, f"![ratios of the newest run]({PLOT.name})\n", *kept])
+    return "\n".join([_INTRODUCTION, f"![ratios of the newest whole run]({PLOT.name})\n", *kept])
 
 
 def _short(value: float) -> str:
