@@ -14,8 +14,8 @@ class Workers:
     """As many places as `worker_count`, of which layers in zstd take no more than there are CPUs.
 
     Who decodes gzip waits for the disk now and then, so that more of them than CPUs end sooner and cost
-    nothing. zstd is quick, and decoded in windows of megabytes: more of it at once is no sooner on the disk and
-    costs 7 % more CPU time, for the cache that they share (docs/scale.md).
+    nothing. zstd is quick, and decoded in windows of megabytes: more of it at once is no sooner on the
+    disk and costs 7 % more CPU time, for the cache that they share (docs/scale.md).
 
     Args:
         configured: places for layers of every kind; 0 = as the machine has it.

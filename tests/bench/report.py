@@ -104,7 +104,7 @@ def machine() -> str:
 
 
 def write(results: Results, directory: Path, *, publish: bool, whole: bool) -> None:
-    """Write JSON, plot and text below `directory`; with `publish` also RESULTS.md, and its plot of a `whole` run."""
+    """Write JSON, plot and text below `directory`; with `publish` RESULTS.md, too, its plot if `whole`."""
     found = verdicts(results)
     now = datetime.datetime.now(datetime.UTC)
     directory.mkdir(parents=True, exist_ok=True)

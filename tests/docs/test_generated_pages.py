@@ -41,7 +41,7 @@ def test_figures_of_the_comparison_are_those_that_the_bench_has_worked_out():
         if goal is not None and name in ours:
             assert ours[name] == pytest.approx(goal, rel=0.03, abs=0.05), name
             compared += 1
-    assert compared > 5
+    assert compared > 3  # a run of pulls alone has four
 
 
 def classes() -> list[type]:
