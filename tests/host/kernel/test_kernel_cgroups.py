@@ -19,6 +19,7 @@ from noded.host.cgroup_hierarchies import read_hierarchies
 from noded.host.cgroups import Cgroups, detect, own
 from noded.host.namespaces import in_fresh_thread
 from noded.model.host import CgroupDriver, CgroupMode
+from tests.support.kernel_log import tells_of_victim
 
 pytestmark = pytest.mark.root
 
@@ -262,8 +263,9 @@ def test_an_oom_kill_is_counted_and_told_by_the_kernels_log_after_the_cgroup_is_
     assert (cgroups.oom_kills(eater), cgroups.oom_kills(quiet)) == (1, 0)
     cgroups.remove(parent)
     assert cgroups.oom_kills(eater) is None
-    assert oom.killed_in(eater)
-    assert oom.killed_in(parent), "its own, or that of a cgroup below it"
+    told = tells_of_victim(eater)
+    assert oom.killed_in(eater) == told
+    assert oom.killed_in(parent) == told, "its own, or that of a cgroup below it"
     assert not oom.killed_in(quiet)
 
 

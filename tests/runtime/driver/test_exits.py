@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from noded.runtimes import monitor as monitor_module
+from tests.support.kernel_log import tells_of_victim
 from tests.support.processes import kept_stopped
 
 EAT_MEMORY = "dd if=/dev/zero of=/dev/null bs=512M count=1"
@@ -39,7 +40,8 @@ def test_a_task_killed_for_memory_is_reported_as_oom_killed(driver):
             await sandbox.delete(task.ref)
             # systemd removes a scope before anybody could read its counter, now and then.
             exits = monitor_module.Exits(driver.host.layout.exits, driver.cgroups)
-            assert exits.oom_killed(task.ref, 137)
+            told = await trio.to_thread.run_sync(tells_of_victim, task.ref.id)
+            assert exits.oom_killed(task.ref, 137) == told
             assert not exits.oom_killed(task.ref, 0)
 
     trio.run(main)
