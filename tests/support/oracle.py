@@ -31,6 +31,8 @@ _NAMESPACES = ("mnt", "net", "ipc", "pid", "uts", "user", "cgroup")
 _PORTMAP_SKELETON = re.compile(r"^-[NA] CNI-HOSTPORT-(MASQ|SETMARK|DNAT)\b(?!.* -j CNI-DN)|-j CNI-HOSTPORT-")
 _TABLES = ("filter", "nat", "mangle", "raw", "security")
 
+_DESCRIPTORS = "daemon file descriptors"
+
 Facets = dict[str, Counter[str]]
 
 
@@ -51,7 +53,7 @@ class Oracle:
             "IPAM files": Counter(self._ipam()),
             "run directories": Counter(self._run_directories()),
             "database rows": Counter(self._rows()),
-            "daemon file descriptors": Counter(self._descriptors()) - self._services(),
+            _DESCRIPTORS: Counter(self._descriptors()) - self._services(),
             "packet filter rules": Counter(_packet_filter()),
         }
 
@@ -217,10 +219,15 @@ def _sockets(process: Path) -> dict[str, str]:
 
 
 def describe_difference(before: Facets, after: Facets) -> str:
-    """Lines `facet: + what is new`, `facet: - what is gone`; empty when nothing differs."""
+    """Lines `facet: + what is new`, `facet: - what is gone`; empty when nothing differs.
+
+    Descriptors that the daemon has closed are no difference: it may have been in the middle of something,
+    as right after its start.
+    """
     lines = []
     for facet in before:
-        for sign, difference in (("+", after[facet] - before[facet]), ("-", before[facet] - after[facet])):
+        gone = before[facet] - after[facet] if facet != _DESCRIPTORS else Counter()
+        for sign, difference in (("+", after[facet] - before[facet]), ("-", gone)):
             lines += [
                 f"  {facet}: {sign} {item}" + (f"  ({count} times)" if count > 1 else "")
                 for item, count in sorted(difference.items())
