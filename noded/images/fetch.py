@@ -195,8 +195,7 @@ class Fetcher:
 
     async def _unpack_file(self, layer: LayerRef, progress: LayerProgress, job: Job) -> None:
         waited_ns = time.monotonic_ns()
-        await self._workers.take(layer)
-        try:
+        async with self._workers.place(layer):
             progress.steps.append(Step("wait for an unpacker", waited_ns, time.monotonic_ns()))
             progress.phase = Phase.UNPACKING
             source = self._blobs.open(layer.blob_digest)
@@ -207,8 +206,6 @@ class Fetcher:
                 raise _named(error, job) from error
             finally:
                 os.close(source)
-        finally:
-            self._workers.give_back(layer)
 
     async def _stream(self, layer: LayerRef, progress: LayerProgress, job: Job, unpacker: ExitStack) -> bool:
         """Download and unpack at once.

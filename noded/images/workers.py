@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
@@ -26,36 +28,25 @@ class Workers:
         self._zstd = trio.Semaphore(configured or len(os.sched_getaffinity(0)))
 
     def take_now(self, layer: LayerRef) -> bool:
-        """Take a place if there is one."""
-        taken: list[trio.Semaphore] = []
+        """Take a place, to be given back, if there is one."""
+        if any(semaphore.value == 0 for semaphore in self._of(layer)):
+            return False
         for semaphore in self._of(layer):
-            try:
-                semaphore.acquire_nowait()
-            except trio.WouldBlock:
-                _release(taken)
-                return False
-            taken.append(semaphore)
+            semaphore.acquire_nowait()
         return True
 
-    async def take(self, layer: LayerRef) -> None:
-        """Wait for a place. Cancellation: nothing is taken then."""
-        taken: list[trio.Semaphore] = []
-        try:
+    @asynccontextmanager
+    async def place(self, layer: LayerRef) -> AsyncIterator[None]:
+        """Wait for a place and keep it. Cancellation: nothing is taken then."""
+        async with AsyncExitStack() as taken:
             for semaphore in self._of(layer):
-                await semaphore.acquire()
-                taken.append(semaphore)
-        except BaseException:
-            _release(taken)
-            raise
+                await taken.enter_async_context(semaphore)
+            yield
 
     def give_back(self, layer: LayerRef) -> None:
-        """Free the place of a layer."""
-        _release(self._of(layer))
+        """Free a place that `take_now` took."""
+        for semaphore in self._of(layer):
+            semaphore.release()
 
     def _of(self, layer: LayerRef) -> list[trio.Semaphore]:
         return [self._zstd, self._all] if "zstd" in layer.media_type else [self._all]
-
-
-def _release(semaphores: list[trio.Semaphore]) -> None:
-    for semaphore in semaphores:
-        semaphore.release()

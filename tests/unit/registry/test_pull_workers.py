@@ -44,12 +44,22 @@ def test_a_configured_number_is_for_layers_of_every_kind():
 def test_who_waits_gets_the_place_that_is_given_back():
     async def main():
         workers = Workers(1)
-        await workers.take(ZSTD)
+        entered, leave = trio.Event(), trio.Event()
+
+        async def second():
+            async with workers.place(ZSTD):
+                entered.set()
+                await leave.wait()
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(workers.take, ZSTD)
-            await trio.testing.wait_all_tasks_blocked()
-            workers.give_back(ZSTD)
-        assert not workers.take_now(GZIP)
+            async with workers.place(ZSTD):
+                nursery.start_soon(second)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not entered.is_set()
+            await entered.wait()
+            assert not workers.take_now(GZIP)
+            leave.set()
+        assert workers.take_now(GZIP)
 
     trio.run(main)
 
@@ -57,12 +67,15 @@ def test_who_waits_gets_the_place_that_is_given_back():
 def test_who_is_cancelled_while_it_waits_has_taken_nothing():
     async def main():
         workers = Workers(1)
-        await workers.take(GZIP)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(workers.take, ZSTD)  # has its place among those in zstd by now
+
+        async def wait():
+            async with workers.place(ZSTD):
+                raise AssertionError("there was no place")
+
+        async with workers.place(GZIP), trio.open_nursery() as nursery:
+            nursery.start_soon(wait)  # has its place among those in zstd by now
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        workers.give_back(GZIP)
         assert workers.take_now(ZSTD)
 
     trio.run(main)
