@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -22,6 +21,7 @@ from urllib.parse import urlencode
 import websocket
 
 from tests.support.daemon import NodedDaemon
+from tests.support.ports import free_port
 
 NODE = "node"
 _END_SECONDS = 20.0
@@ -52,7 +52,7 @@ class RealKubelet:
         self._config = directory / "kubelet.json"
         for path in (self.root, self.manifests, self.pod_logs):
             path.mkdir(parents=True)
-        self.port, self._read_only_port = _free_port(), _free_port()
+        self.port, self._read_only_port = free_port(), free_port()
         self._settings: dict[str, Any] = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -160,12 +160,6 @@ def running(
         raise
     finally:
         kubelet.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def within(seconds: float, holds: Any) -> Any:

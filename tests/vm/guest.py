@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from tests.support.ports import free_port
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 KEPT = REPOSITORY / "build" / "vm"
@@ -113,7 +115,7 @@ class Guest:
         self._sockets = Path(tempfile.mkdtemp(prefix="noded-vm-"))  # short, as paths of sockets must be
         if kept and self._attach():
             return
-        self._port = _free_port()
+        self._port = free_port()
         base, disk = image(), payload()
         for accelerator in _accelerators():
             self._process_id = self._start(accelerator, base, disk)
@@ -327,9 +329,3 @@ def _accelerators() -> list[str]:
     if chosen := os.environ.get("VM_ACCEL"):
         return [chosen]
     return ["kvm", "tcg"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["tcg"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.runtime.e2e.conftest import HOST
 from tests.support.daemon import NodedDaemon
 from tests.support.images import Entry, build, tar
+from tests.support.ports import free_port
 from tests.support.processes import wait_for_lines
 from tests.support.slow_registry import SlowRegistry
 
@@ -95,12 +96,6 @@ def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_daemon_counts_its_own_work(tmp_path, pushed):

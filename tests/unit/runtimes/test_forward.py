@@ -12,26 +12,12 @@ import trio
 from noded_gvisor.plugin import RunscOptions, quirks_of
 
 from noded.errors import DeadlineExceeded, NotFound
-from noded.model.host import CgroupDriver, CgroupMode, HostFacts
 from noded.model.paths import Layout
 from noded.model.runtime import RuntimeHost
 from noded.runtimes.command import CommandLine
 from noded.runtimes.features import features_from_table, parse_version
 from noded.runtimes.forward import Forwards, arguments, new_limiter, refused
-
-HOST = HostFacts(
-    cgroup_mode=CgroupMode.V2,
-    cgroup_driver=CgroupDriver.CGROUPFS,
-    cgroup_controllers=frozenset(),
-    kernel=(6, 1),
-    architecture="x86_64",
-    bounding_capabilities=frozenset(),
-    may_lower_oom_score_adj=False,
-    oom_score_adj=0,
-    apparmor=False,
-    selinux=False,
-    boot_id="b",
-)
+from tests.support.hosts import PLAIN_HOST
 
 
 def test_the_command_is_given_socket_task_and_port():
@@ -54,7 +40,7 @@ def test_the_command_is_given_socket_task_and_port():
     ],
 )
 def test_runsc_forwards_since_a_release_and_into_its_own_stack(tmp_path, network, output, able):
-    host = RuntimeHost(HOST, Layout(root=tmp_path / "root", state=tmp_path / "state"))
+    host = RuntimeHost(PLAIN_HOST, Layout(root=tmp_path / "root", state=tmp_path / "state"))
     quirks = quirks_of("gvisor", RunscOptions(network=network), host)
     version, _ = parse_version(output)
     assert features_from_table(version, quirks.features, quirks).forwards is able

@@ -27,7 +27,6 @@ from noded.errors import (
 )
 from noded.host.processes import ProcessIdentity, children_of
 from noded.model.extension import Finding
-from noded.model.host import CgroupDriver, CgroupMode, HostFacts
 from noded.model.paths import Layout
 from noded.model.pod import PodConfig, Resources, SandboxKey
 from noded.model.runtime import (
@@ -44,25 +43,12 @@ from noded.runtimes.killing import wait_dead
 from noded.runtimes.shim_quirks import ShimOptions, ShimQuirks
 from noded.runtimes.shim_record import read_shim
 from noded.runtimes.shim_runtime import ShimRuntime
+from tests.support.hosts import PLAIN_HOST
 from tests.support.processes import kept_stopped
 
 FAKE = Path(__file__).with_name("fake_shim.py")
 REPOSITORY = Path(__file__).resolve().parents[3]
 ENDING_SECONDS = 10.0
-
-FACTS = HostFacts(
-    cgroup_mode=CgroupMode.V2,
-    cgroup_driver=CgroupDriver.CGROUPFS,
-    cgroup_controllers=frozenset(),
-    kernel=(6, 1),
-    architecture="x86_64",
-    bounding_capabilities=frozenset(),
-    may_lower_oom_score_adj=False,
-    oom_score_adj=0,
-    apparmor=False,
-    selinux=False,
-    boot_id="b",
-)
 
 INFRA = {"ociVersion": "1.0.2", "process": {"args": ["pause"]}, "annotations": {"a": "b"}, "linux": {}}
 
@@ -117,7 +103,7 @@ class Fake:
                 annotations={"x": "y"},
                 environment=environment,
             )
-            host = RuntimeHost(FACTS, self.layout, stalled_seconds=self.stalled_seconds)
+            host = RuntimeHost(PLAIN_HOST, self.layout, stalled_seconds=self.stalled_seconds)
             self._runtime = ShimRuntime("fake", quirks, options, host, self.check)
         return self._runtime
 
@@ -473,7 +459,10 @@ def test_what_a_handler_lacks_makes_it_unavailable_with_every_reason(fake):
 
 def test_a_missing_shim_is_named_with_its_package(fake):
     runtime = ShimRuntime(
-        "x", ShimQuirks("containerd-shim-none-v2", "none"), ShimOptions(), RuntimeHost(FACTS, fake.layout)
+        "x",
+        ShimQuirks("containerd-shim-none-v2", "none"),
+        ShimOptions(),
+        RuntimeHost(PLAIN_HOST, fake.layout),
     )
 
     async def main():
